@@ -133,33 +133,46 @@ void column_sum_(py::object out, py::object a) {
   });
 }
 
+// Refuses a number of parts of a row that does not divide its width.
+void check_parts(Index parts, Index n) {
+  if (parts < 1 || n % parts != 0) {
+    throw py::value_error("parts must divide the number of columns, " +
+                          std::to_string(n) + ", got " + std::to_string(parts));
+  }
+}
+
 void layer_norm_forward_(py::object h, py::object xhat, py::object rstd, py::object x,
-                         py::object scale, py::object shift, double eps, bool centred) {
+                         py::object scale, py::object shift, double eps, bool centred,
+                         Index parts) {
   by_dtype(h, "h", [&](auto t) {
     using T = decltype(t);
     const auto hv = require<T>(h, "h", {-1, -1});
     const Index m = hv.shape[0], n = hv.shape[1];
-    kernels<T>().layer_norm_forward(
-        hv.data, n, require_or_null<T>(xhat, "xhat", {m, n}), n,
-        require_or_null<T>(rstd, "rstd", {m}), require<const T>(x, "x", {m, n}).data, n,
-        require_or_null<const T>(scale, "scale", {n}),
-        require_or_null<const T>(shift, "shift", {n}), static_cast<T>(eps), centred, m,
-        n);
+    check_parts(parts, n);
+    kernels<T>().layer_norm_forward(hv.data, n,
+                                    require_or_null<T>(xhat, "xhat", {m, n}), n,
+                                    require_or_null<T>(rstd, "rstd", {m * parts}),
+                                    require<const T>(x, "x", {m, n}).data, n,
+                                    require_or_null<const T>(scale, "scale", {n}),
+                                    require_or_null<const T>(shift, "shift", {n}),
+                                    static_cast<T>(eps), centred, m, parts, n);
   });
 }
 
 void layer_norm_backward_(py::object dx, py::object dh, py::object xhat,
                           py::object rstd, py::object scale, bool accumulate,
-                          bool centred) {
+                          bool centred, Index parts) {
   by_dtype(dx, "dx", [&](auto t) {
     using T = decltype(t);
     const auto xv = require<T>(dx, "dx", {-1, -1});
     const Index m = xv.shape[0], n = xv.shape[1];
+    check_parts(parts, n);
     kernels<T>().layer_norm_backward(
         xv.data, n, require<const T>(dh, "dh", {m, n}).data, n,
         require<const T>(xhat, "xhat", {m, n}).data, n,
-        require<const T>(rstd, "rstd", {m}).data,
-        require_or_null<const T>(scale, "scale", {n}), centred, accumulate, m, n);
+        require<const T>(rstd, "rstd", {m * parts}).data, parts,
+        require_or_null<const T>(scale, "scale", {n}), centred, accumulate, m, parts,
+        n);
   });
 }
 
@@ -263,20 +276,21 @@ void softmax_second_(py::object out, py::object dot, py::object c, py::object t,
 
 void layer_norm_second_(py::object out, py::object dot, py::object c, py::object t,
                         py::object xhat, py::object rstd, py::object scale,
-                        bool accumulate, bool centred) {
+                        bool accumulate, bool centred, Index parts) {
   by_dtype(out, "out", [&](auto type) {
     using T = decltype(type);
     const auto ov = require<T>(out, "out", {-1, -1});
     const Index all = ov.shape[0], n = ov.shape[1];
     const auto cv = require<const T>(c, "c", {-1, n});
     const Index m = cv.shape[0];
+    check_parts(parts, n);
     kernels<T>().layer_norm_second(ov.data,
                                    require_or_null<const T>(dot, "dot", {all, n}),
                                    cv.data, require<const T>(t, "t", {all, n}).data,
                                    require<const T>(xhat, "xhat", {m, n}).data,
-                                   require<const T>(rstd, "rstd", {m}).data,
+                                   require<const T>(rstd, "rstd", {m * parts}).data,
                                    require_or_null<const T>(scale, "scale", {n}),
-                                   centred, accumulate, m, group_of(all, m), n);
+                                   centred, accumulate, m, group_of(all, m), parts, n);
   });
 }
 
@@ -755,7 +769,7 @@ void bind_kernels(py::module_ m) {
         arg("h"));
   m.def("layer_norm_second", &layer_norm_second_, arg("out"), arg("dot"), arg("c"),
         arg("t"), arg("xhat"), arg("rstd"), arg("scale"), arg("accumulate") = false,
-        arg("centred") = true);
+        arg("centred") = true, arg("parts") = 1);
   m.def("activation_second", &activation_second_, arg("out"), arg("c"), arg("saved"),
         arg("activation"), arg("constants") = py::tuple());
   m.def("loss_rows", &loss_rows_, arg("dpred"), arg("row_loss"), arg("pred"),
@@ -765,9 +779,11 @@ void bind_kernels(py::module_ m) {
         arg("masked") = false);
   bind_steps(m);
   m.def("layer_norm_forward", &layer_norm_forward_, arg("h"), arg("xhat"), arg("rstd"),
-        arg("x"), arg("scale"), arg("shift"), arg("eps"), arg("centred") = true);
+        arg("x"), arg("scale"), arg("shift"), arg("eps"), arg("centred") = true,
+        arg("parts") = 1);
   m.def("layer_norm_backward", &layer_norm_backward_, arg("dx"), arg("dh"), arg("xhat"),
-        arg("rstd"), arg("scale"), arg("accumulate") = false, arg("centred") = true);
+        arg("rstd"), arg("scale"), arg("accumulate") = false, arg("centred") = true,
+        arg("parts") = 1);
   m.def("column_moments", &column_moments_, arg("mean"), arg("var"), arg("x"));
   m.def("batch_norm_forward", &batch_norm_forward_, arg("h"), arg("xhat"), arg("x"),
         arg("mean"), arg("rstd"), arg("scale"), arg("shift"));

@@ -39,9 +39,21 @@ py::object buffers(py::object self) {
   });
 }
 
-void set_frozen(AnyMlp& self, const std::vector<std::pair<bool, bool>>& given) {
+py::object effective_params(AnyMlp& self) {
+  return self.visit([&](auto& n) -> py::object {
+    using T = decltype(element_of(n));
+    py::array_t<T> out(n.mlp.n_params());
+    T* const to = out.mutable_data();
+    without_gil([&] { n.mlp.effective_params(to); });
+    return std::move(out);
+  });
+}
+
+void set_frozen(AnyMlp& self, const std::vector<std::tuple<bool, bool, bool>>& given) {
   std::vector<Frozen> of_ops;
-  for (const auto& [weight, bias] : given) of_ops.push_back({weight, bias});
+  for (const auto& [weight, bias, magnitude] : given) {
+    of_ops.push_back({weight, bias, magnitude});
+  }
   self.visit([&](auto& n) { without_gil([&] { n.mlp.set_frozen(of_ops); }); });
 }
 
@@ -441,11 +453,19 @@ void bind_mlp(py::module_& m) {
       .def_readonly("weight_size", &OpInfo::weight_size)
       .def_property_readonly("weight", offset(&OpInfo::weight))
       .def_property_readonly("bias", offset(&OpInfo::bias))
+      .def_property_readonly("parametrization",
+                             [](const OpInfo& op) {
+                               return to_name(kParametrizationNames,
+                                              op.parametrization);
+                             })
+      .def_property_readonly("magnitude", offset(&OpInfo::magnitude))
       .def_property_readonly("statistics", offset(&OpInfo::statistics))
       .def_property_readonly("weight_frozen",
                              [](const OpInfo& op) { return op.frozen.weight; })
       .def_property_readonly("bias_frozen",
-                             [](const OpInfo& op) { return op.frozen.bias; });
+                             [](const OpInfo& op) { return op.frozen.bias; })
+      .def_property_readonly("magnitude_frozen",
+                             [](const OpInfo& op) { return op.frozen.magnitude; });
   const auto make = [](const std::string& dtype, Index n_in, const py::sequence& layers,
                        const std::string& operands) {
     return std::make_unique<AnyMlp>(dtype, n_in, layers, operands);
@@ -456,6 +476,12 @@ void bind_mlp(py::module_& m) {
       .def_property_readonly("buffers", &buffers)
       .def("set_frozen", &set_frozen, arg("of_ops"))
       .def("set_rates", &set_rates, arg("rates"))
+      .def("effective_params", &effective_params)
+      .def("start_parametrizations",
+           [](AnyMlp& self) {
+             self.visit(
+                 [](auto& n) { without_gil([&] { n.mlp.start_parametrizations(); }); });
+           })
       .def_property_readonly(
           "takes_sparse",
           [](AnyMlp& self) {

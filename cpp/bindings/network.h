@@ -122,9 +122,15 @@ constexpr LayerField kLayerFields[] = {
        s.custom = std::make_shared<PythonActivation>(py::weakref(v));
      }},
     {"bias", [](LayerSpec& s, py::handle v) { s.bias = py::cast<bool>(v); }},
+    {"parametrization",
+     [](LayerSpec& s, py::handle v) {
+       s.parametrization = from_name<Parametrization>(
+           kParametrizationNames, py::cast<std::string>(v), "parametrization");
+     }},
     {"rate", [](LayerSpec& s, py::handle v) { s.rate = py::cast<double>(v); }},
     {"eps", [](LayerSpec& s, py::handle v) { s.eps = py::cast<double>(v); }},
     {"momentum", [](LayerSpec& s, py::handle v) { s.momentum = py::cast<double>(v); }},
+    {"groups", [](LayerSpec& s, py::handle v) { s.groups = py::cast<Index>(v); }},
     {"slope", [](LayerSpec& s, py::handle v) { s.slope = py::cast<double>(v); }},
     {"shared", [](LayerSpec& s, py::handle v) { s.shared = py::cast<bool>(v); }},
     {"inverse", [](LayerSpec& s, py::handle v) { s.inverse = py::cast<bool>(v); }},

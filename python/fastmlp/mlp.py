@@ -174,6 +174,7 @@ class MLP(Adaptation, Derivatives, Exports):
             )
         for array, layer in self._views.others:
             array[...] = layer.first_weight(rng, array.shape)
+        self.core.start_parametrizations()
         self.sequence = EpochSequence(int(rng.integers(2**63)))
         self.core.training_state = (self.sequence.seed, 0, 0)
         self.history = None
@@ -779,8 +780,9 @@ class MLP(Adaptation, Derivatives, Exports):
 
         A `BatchNorm`, `Scale` or `Standardise` directly after a dense layer without
         activation, or directly before a dense layer, is merged into that layer, and
-        each layer that does nothing at inference, such as `Dropout`, is removed. The
-        outputs of both models agree up to rounding.
+        each layer that does nothing at inference, such as `Dropout`, is removed.
+        Computed weights of `Dense` layers become parameters. The outputs of both models
+        agree up to rounding.
 
         Returns
         -------
@@ -788,7 +790,8 @@ class MLP(Adaptation, Derivatives, Exports):
             A new model of the same dtype and compute_dtype; none of its parameters is
             frozen.
         """
-        layers, arrays = fold(self._layers, self._views.named)
+        views = self._views_of(self._effective())
+        layers, arrays = fold(self._layers, views.named)
         folded = empty(
             [self.n_in, *layers],
             self.dtype,

@@ -290,6 +290,13 @@ def scaled(dtype: Any) -> list[Any]:
     return [mlp.params, np.array(losses), mlp(x), mlp.jacobian(x)]
 
 
+def grouped(dtype: Any) -> list[Any]:
+    block = fm.Residual([fm.GroupNorm(4), fm.Dense(40, "tanh")])
+    layers = [40, fm.GroupNorm(5), block, 9, fm.GroupNorm(3, affine=False)]
+    mlp, losses, x = fitted(dtype, fm.MSE(), "values", fm.SGD(0.01), *layers)
+    return [mlp.params, np.array(losses), mlp(x), mlp.jacobian(x)]
+
+
 def side_by_side(dtype: Any) -> list[Any]:
     heads = fm.Parallel([[7, fm.Dense(1)], [], [fm.Dense(2, "tanh")]])
     layers = [fm.Concat([9, 6]), 8, heads, 5]
@@ -344,6 +351,17 @@ def standardised(dtype: Any) -> list[Any]:
     history = mlp.fit(x, y, loss=fm.MSE(), **steps)
     losses = np.array(history.loss)
     return [mlp.params, mlp.buffers, losses, mlp(x), mlp.jacobian(x)]
+
+
+def parametrized(kind: str, dtype: Any) -> list[Any]:
+    def dense(n: int, activation: str) -> fm.Dense:
+        return fm.Dense(n, activation, parametrization=kind)
+
+    layers = [dense(40, "relu"), fm.Residual([dense(9, "tanh"), dense(40, "relu")])]
+    mlp, losses, x = fitted(dtype, fm.MSE(), "values", fm.Adam(0.01), *layers)
+    rows = mlp.param_jacobian(x[:3])
+    found = [mlp.params, np.array(losses), mlp(x), mlp.jacobian(x), rows]
+    return [*found, mlp.buffers]
 
 
 def derivatives(dtype: Any) -> list[Any]:
@@ -437,6 +455,9 @@ CASES: dict[str, Callable[[Any], list[Any]]] = {
     "periodic": periodic,
     "standardised": standardised,
     "in bins": in_bins,
+    "grouped": grouped,
+    "weight normalised": lambda dtype: parametrized("weight_norm", dtype),
+    "spectrally normalised": lambda dtype: parametrized("spectral_norm", dtype),
     "bfloat16": in_bfloat16,
 }
 

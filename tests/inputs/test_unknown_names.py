@@ -101,6 +101,7 @@ def test_keywords_of_other_libraries(call, theirs, ours):
         (fm.Adam, "params", "without parameters"),
         (fm.MSE, "from_logits", "takes logits"),
         (fm.Dense, "input_dim", "first number of fm.MLP's layers"),
+        (fm.Dense, "weight_norm", "parametrization='weight_norm'"),
         (fm.BatchNorm, "num_features", "the width of the layer before"),
         (fm.LayerNorm, "normalized_shape", "the width of the layer before"),
         (fm.Adam, "scheduler", "as lr"),
@@ -114,7 +115,7 @@ def test_keywords_without_an_equal(call, keyword, hint):
 
 
 def test_keywords_without_a_likeness_are_answered_by_a_list():
-    takes = "; it takes n, activation, bias, init, bias_init"
+    takes = "; it takes n, activation, bias, init, bias_init, parametrization"
     assert said(fm.Dense, zz=1).endswith(takes)
     # Options that all optimisers share are listed, too.
     assert "clip_norm" in said(fm.SGD, zz=1)

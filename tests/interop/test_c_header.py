@@ -6,6 +6,7 @@ Many headers are compiled in one C file, as starting a compiler takes time.
 from __future__ import annotations
 
 import ctypes
+import functools
 import platform
 import re
 import shutil
@@ -85,6 +86,12 @@ def networks() -> dict[str, fm.MLP]:
     block = fm.Residual([fm.Dense(9, "tanh"), fm.Dropout(0.2), fm.Dense(9)])
     rms, rms_block = fm.RMSNorm, fm.Residual([fm.RMSNorm(), fm.Dense(9, "tanh"), 9])
     add("rms_back", [7, rms(), 9, rms_block, act("silu"), rms(affine=False), 4])
+    gn, groups = fm.GroupNorm, fm.Residual([fm.GroupNorm(2), fm.Dense(12, "tanh")])
+    add("group_back", [8, gn(4), 12, groups, act("silu"), gn(3, affine=False), 4])
+    add("group_forward", [2, gn(1), 12, gn(3), groups, act("relu"), 40, gn(4)])
+    wn = functools.partial(fm.Dense, parametrization="weight_norm")
+    sn = functools.partial(fm.Dense, parametrization="spectral_norm")
+    add("computed", [4, wn(6, "tanh"), fm.Residual([sn(3), wn(6, bias=False)]), sn(2)])
     add("row_norms_of_one", [1, rms(), act("tanh"), ln(), 1])
     add("rms_forward", [3, 9, rms(), rms_block, act("relu"), 21, rms()])
     add("plain", [3, 1], bias=False)

@@ -143,6 +143,12 @@ SEQUENCES = {
         *(L.RMSNormalization(), L.Dense(6)),
         *(L.RMSNormalization(epsilon=0.1), L.Dense(3)),
     ],
+    "group norm": lambda L: [
+        *(L.Dense(6), L.GroupNormalization(3)),
+        *(L.Dense(6), L.GroupNormalization(2, epsilon=0.1, center=False)),
+        *(L.Dense(6), L.GroupNormalization(1, axis=1, scale=False)),
+        *(L.Dense(6), L.GroupNormalization(2, scale=False, center=False), L.Dense(3)),
+    ],
     "batch norm": lambda L: [
         *(L.BatchNormalization(), L.Dense(6)),
         *(L.BatchNormalization(epsilon=0.1, center=False), L.Dense(6)),

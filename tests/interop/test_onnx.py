@@ -142,6 +142,15 @@ NETWORKS = {
     "alpha dropout": [5, 16, fm.AlphaDropout(0.5), 16, fm.AlphaDropout(0.1), 2],
     "noise": [5, fm.GaussianNoise(0.5), 16, fm.GaussianDropout(0.1), 2],
     "layer norm": [5, fm.LayerNorm(), 16, fm.LayerNorm(eps=0.1), 2, fm.LayerNorm()],
+    "group norm": [
+        6,
+        fm.GroupNorm(3),
+        16,
+        fm.GroupNorm(4, eps=0.1),
+        3,
+        fm.GroupNorm(1),
+    ],
+    "plain group norm": [5, 16, fm.GroupNorm(4, affine=False), 2],
     "plain layer norm": [5, 16, fm.LayerNorm(affine=False), 2],
     "rms norm": [
         5,

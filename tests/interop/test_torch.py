@@ -46,6 +46,8 @@ def sequentials():
         nn.LayerNorm(8, elementwise_affine=False),
         nn.RMSNorm(8),
         nn.RMSNorm(8, 0.1, elementwise_affine=False),
+        nn.GroupNorm(4, 8),
+        nn.GroupNorm(2, 8, 0.1, affine=False),
         nn.Linear(8, 8),
         nn.Linear(8, 4),
         nn.BatchNorm1d(4, affine=False),
@@ -253,7 +255,7 @@ def behind(*modules):
 
 
 def parametrised():
-    return nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
+    return nn.utils.parametrizations.orthogonal(nn.Linear(2, 2))
 
 
 REFUSED = [

@@ -421,8 +421,10 @@ def norm_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
         layer = {"x": x, "scale": scale, "shift": shift, "eps": 0.1}
         kept = {"h": wide, "xhat": wide, "rstd": np.zeros(m)}
         alone = {"h": wide, "xhat": None, "rstd": None}
-        for centred in (True, False):
-            layer["centred"] = centred
+        parts = min(d for d in range(1, n + 1) if n % d == 0 and (d > 1 or n == 1))
+        for centred, p in ((True, 1), (False, 1), (True, parts), (False, n)):
+            layer |= {"centred": centred, "parts": p}
+            kept["rstd"] = np.zeros(m * p)
             args = {**kept, **layer}
             yield Call("layer_norm_forward", args, tuple(kept), bound=bound)
             yield Call("layer_norm_forward", {**alone, **layer}, ("h",), bound=bound)
@@ -442,6 +444,8 @@ def norm_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
             rows = {**back, "rstd": positive(m), **last}
             yield Call("layer_norm_backward", rows, updated=("dx",), bound=bound)
             rows = {**rows, "centred": False}
+            yield Call("layer_norm_backward", rows, updated=("dx",), bound=bound)
+            rows |= {"centred": True, "rstd": positive(m * parts), "parts": parts}
             yield Call("layer_norm_backward", rows, updated=("dx",), bound=bound)
             means = {"mean_dh": normal(n), "mean_dhx": normal(n)}
             columns = {**back, "rstd": positive(n), **last, **means}
@@ -491,6 +495,10 @@ def group_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:
                 yield Call("layer_norm_second", args.copy(), ("out",), bound=bound)
                 added = {**args, "accumulate": True}
                 yield Call("layer_norm_second", added, updated=("out",), bound=bound)
+            parts = max(d for d in range(1, n + 1) if n % d == 0 and (d < n or n == 1))
+            each = rounded(rng.uniform(0.5, 2, m * parts), dtype)
+            args |= {"centred": True, "rstd": each, "parts": parts}
+            yield Call("layer_norm_second", args, ("out",), bound=bound)
 
 
 def dropout_calls(dtype: type, rng: np.random.Generator) -> Iterator[Call]:

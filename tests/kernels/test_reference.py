@@ -46,8 +46,8 @@ def test_imports_only_numpy_and_the_standard_library() -> None:
 
 # fmt: off
 CONSTRUCTORS = [
-    "MLP", "Dense", "Activation", "Dropout", "LayerNorm", "RMSNorm", "BatchNorm",
-    "Residual", "Concat", "Parallel", "Columns",
+    "MLP", "Dense", "Activation", "Dropout", "LayerNorm", "RMSNorm", "GroupNorm",
+    "BatchNorm", "Residual", "Concat", "Parallel", "Columns",
     "Embedding", "Periodic", "PiecewiseLinear", "PReLU", "GLU", "Scale", "Standardise",
     "AlphaDropout", "GaussianNoise", "GaussianDropout",
     "MSE", "MAE", "Huber", "PseudoHuber", "CrossEntropy", "BinaryCrossEntropy",

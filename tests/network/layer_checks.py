@@ -71,10 +71,10 @@ def check_torch(mlp: fm.MLP, m: int, hessian: bool = False) -> None:
     value, grads = mlp.value_and_grad(x, y, fm.MSE())
     np.testing.assert_allclose(value, loss.item(), rtol=RTOL)
     linear = torch.nn.Linear
-    dense = [f"{n}.weight" for n, m in module.named_modules() if isinstance(m, linear)]
+    dense = tuple(f"{n}." for n, m in module.named_modules() if isinstance(m, linear))
     wanted = np.concatenate(
         [
-            (p.grad.T if name in dense else p.grad).numpy().ravel()
+            (p.grad.T if name.startswith(dense) else p.grad).numpy().ravel()
             for name, p in module.named_parameters()
         ]
     )
@@ -84,7 +84,9 @@ def check_torch(mlp: fm.MLP, m: int, hessian: bool = False) -> None:
     if hessian:
         h = mlp.hessian(x)
         for i in range(min(m, 20)):
-            exact = torch.autograd.functional.hessian(lambda r: module(r)[0], given[i])
+            exact = torch.autograd.functional.hessian(
+                lambda r: module(r[None])[0, 0], given[i]
+            )
             np.testing.assert_allclose(h[i], exact.numpy(), rtol=RTOL, atol=RTOL)
     back = fm.from_torch(module)
     assert [type(layer) for layer in back.layers] == [type(la) for la in mlp.layers]

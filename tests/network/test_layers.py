@@ -5,6 +5,7 @@ tests/kernels/test_reference_layers.py checks the reference.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import pickle
 from collections.abc import Callable, Iterator
@@ -561,7 +562,10 @@ def test_custom_functions_as_names_are_explained(value):
             make()
 
 
-@pytest.mark.parametrize("layer", [fm.LayerNorm, fm.BatchNorm, fm.RMSNorm])
+@pytest.mark.parametrize(
+    "layer",
+    [fm.LayerNorm, fm.BatchNorm, fm.RMSNorm, functools.partial(fm.GroupNorm, 3)],
+)
 @pytest.mark.parametrize("eps", [1e-50, 1e-320])
 def test_tiny_eps_of_equal_values(layer, eps, dtype):
     """A variance of 0 gives no NaN, even if eps is 0 in the model's dtype."""

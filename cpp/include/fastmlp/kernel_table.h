@@ -205,15 +205,19 @@ struct KernelTable {
   // Xhat and rstd are not written if null. H may be X; Xhat may be H if scale is null.
   // If `centred` is false (RMSNorm), this and the other layer_norm kernels have no
   // shift, and 0 replaces `mean` here and mean(g), mean(u), mean(v) and mean(t) below.
+  // Each row consists of `parts` equal parts, which divide n (1: LayerNorm; more:
+  // GroupNorm). The means here and below are over the elements of a part, and each part
+  // has its own factor in rstd[m, parts].
   void (*layer_norm_forward)(T* h, Index ldh, T* xhat, Index ldxhat, T* rstd,
                              const T* x, Index ldx, const T* scale, const T* shift,
-                             T eps, bool centred, Index m, Index n);
+                             T eps, bool centred, Index m, Index parts, Index n);
   // With g = dH * scale (g = dH if scale is null): dX = (accumulate ? dX : 0)
   //   + rstd[r] * (g - mean(g) - Xhat * mean(g * Xhat)), means over the row.
-  // dX may be dH.
+  // The factors of two rows are ldrstd apart. dX may be dH.
   void (*layer_norm_backward)(T* dx, Index lddx, const T* dh, Index lddh, const T* xhat,
-                              Index ldxhat, const T* rstd, const T* scale, bool centred,
-                              bool accumulate, Index m, Index n);
+                              Index ldxhat, const T* rstd, Index ldrstd, const T* scale,
+                              bool centred, bool accumulate, Index m, Index parts,
+                              Index n);
 
   // Sums over a batch, here and in batch_norm_sums, run down a column in blocks of
   // kBlockRows rows. Each block is summed from 0, then the blocks' sums are added, all
@@ -347,7 +351,8 @@ struct KernelTable {
                          Index m, Index group, Index n);
   void (*layer_norm_second)(T* out, const T* dot, const T* c, const T* t, const T* xhat,
                             const T* rstd, const T* scale, bool centred,
-                            bool accumulate, Index m, Index group, Index n);
+                            bool accumulate, Index m, Index group, Index parts,
+                            Index n);
 
   // The step of each optimiser: one elementwise pass over flat vectors of n elements,
   // so any split of the range gives the same bits. `slots` holds the arrays of state in

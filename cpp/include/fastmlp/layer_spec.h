@@ -22,6 +22,7 @@ namespace fastmlp {
   X(gaussian_dropout, NoiseOp<LayerKind::gaussian_dropout>, "gaussian_dropout") \
   X(layer_norm, LayerNormOp, "layer_norm")                                      \
   X(rms_norm, RMSNormOp, "rms_norm")                                            \
+  X(group_norm, GroupNormOp, "group_norm")                                      \
   X(batch_norm, BatchNormOp, "batch_norm")                                      \
   X(prelu, PReLUOp, "prelu")                                                    \
   X(glu, GLUOp, "glu")                                                          \
@@ -54,6 +55,26 @@ inline constexpr const char* kLayerKindNames[kLayerKindCount] = {
 constexpr const char* layer_kind_name(LayerKind kind) {
   return kLayerKindNames[static_cast<size_t>(kind)];
 }
+
+// How the weight of a dense layer is computed from other parameters; `none`: it is one.
+// X(enumerator)
+#define FASTMLP_PARAMETRIZATIONS(X) \
+  X(none)                           \
+  X(weight_norm)                    \
+  X(spectral_norm)
+
+enum class Parametrization : int {
+#define FASTMLP_ENUMERATOR(kind) kind,
+  FASTMLP_PARAMETRIZATIONS(FASTMLP_ENUMERATOR)
+#undef FASTMLP_ENUMERATOR
+};
+
+// Names in the order of the enumerators of Parametrization.
+inline constexpr const char* kParametrizationNames[] = {
+#define FASTMLP_NAME(kind) #kind,
+    FASTMLP_PARAMETRIZATIONS(FASTMLP_NAME)
+#undef FASTMLP_NAME
+};
 
 // A custom elementwise activation. It is called by one thread at a time, on blocks of n
 // elements. An exception thrown by it propagates to the caller of the network.
@@ -126,6 +147,14 @@ struct LayerSpec {
   // h / sqrt(mean(h^2) + eps) * scale, with the mean of each row.
   static LayerSpec rms_norm(double eps = 1e-5, bool affine = true) {
     LayerSpec spec(LayerKind::rms_norm);
+    spec.eps = eps;
+    spec.bias = affine;
+    return spec;
+  }
+  // layer_norm with the mean and variance of each of `groups` equal parts of a row.
+  static LayerSpec group_norm(Index groups, double eps = 1e-5, bool affine = true) {
+    LayerSpec spec(LayerKind::group_norm);
+    spec.groups = groups;
     spec.eps = eps;
     spec.bias = affine;
     return spec;
@@ -209,10 +238,12 @@ struct LayerSpec {
   LayerKind kind = LayerKind::dense;
   Index width = 0;
   ActivationSpec activation = Activation::identity;
+  Parametrization parametrization = Parametrization::none;  // of a dense layer
   // For a normalisation: whether it has a scale and, except for rms_norm, a shift.
   bool bias = true;
   double rate = 0;  // of gaussian_noise: the standard deviation
   double eps = 0, momentum = 0;
+  Index groups = 1;
   double slope = 0.25;  // initially
   bool shared = false;
   bool inverse = false;

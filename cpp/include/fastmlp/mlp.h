@@ -2,9 +2,10 @@
 // dense, act(h W + b), or another kind of LayerSpec.
 //
 // All parameters are in one flat vector in the order of the layers: for a dense layer W
-// (in, out), row-major, then b; for a normalisation the scale, then the shift; for a
-// residual block the parameters of its body, then those of its projection. Rows are
-// samples; x is (rows, n_in) and y is (rows, n_out), both contiguous.
+// (in, out), row-major, then b, or b, the magnitudes and what stands for W if it is
+// parametrised; for a normalisation the scale, then the shift; for a residual block the
+// parameters of its body, then those of its projection. Rows are samples; x is (rows,
+// n_in) and y is (rows, n_out), both contiguous.
 //
 //   fastmlp::Mlp<float> mlp(2, {{16, fastmlp::Activation::tanh},
 //                               fastmlp::LayerSpec::dropout(0.1),
@@ -35,6 +36,7 @@ struct Draw;  // see random.h
 struct Frozen {
   bool weight = false;  // or scale
   bool bias = false;    // or shift
+  bool magnitude = false;
 };
 
 // An op: a step of the network's computation, which implements a layer or part of one.
@@ -56,7 +58,9 @@ struct OpInfo {
   bool has_custom;     // whether a CustomActivation is used in place of `activation`
   Index weight_size;   // elements of the weight or scale
   Index weight, bias;  // offsets into the parameters (or of scale and shift), or -1
-  Index statistics;    // offset into the running statistics, or -1
+  Parametrization parametrization;  // of the weight
+  Index magnitude;   // offset of n_out magnitudes into the parameters, or -1
+  Index statistics;  // offset into the running statistics, or -1
   Frozen frozen;
 };
 
@@ -106,7 +110,8 @@ class Mlp {
   T* params();
   const T* params() const;
   // Running statistics: for each batch normalisation its means (initially 0), then its
-  // variances (initially 1).
+  // variances (initially 1); for each weight with spectral normalisation its left
+  // (out), then its right singular vector (in).
   Index n_buffers() const;
   T* buffers();
   TrainingState training_state() const;
@@ -126,8 +131,16 @@ class Mlp {
 
   // Sets scales to one, shifts and biases to zero, and weights to uniform random
   // numbers with He's variance 2 / fan_in before ReLU-like activations, LeCun's 1 /
-  // fan_in before selu, Glorot's 2 / (fan_in + fan_out) elsewhere.
+  // fan_in before selu, Glorot's 2 / (fan_in + fan_out) elsewhere. A parametrised
+  // weight begins with these values, too.
   void initialize(uint64_t seed);
+
+  // For parametrised weights. start_parametrizations sets the magnitudes so that each
+  // weight is exactly what stands for it in the parameters, and finds singular vectors
+  // by 15 steps of the power method. effective_params writes a copy of the parameters
+  // to out (n_params) in which the weights are in that place.
+  void start_parametrizations();
+  void effective_params(T* out) const;
 
   // Polyak averaging: parameters += weight * (other's parameters - parameters), each by
   // one fused multiply-add; running statistics are treated likewise. Throws

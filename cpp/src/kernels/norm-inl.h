@@ -1,6 +1,6 @@
 // Normalisation of rows and of columns, forward and back. Formulas, aliasing and orders
-// of summation: kernel_table.h. (Ba et al. 2016; Zhang & Sennrich 2019; Ioffe & Szegedy
-// 2015.)
+// of summation: kernel_table.h. (Ba et al. 2016; Zhang & Sennrich 2019; Wu & He 2018;
+// Ioffe & Szegedy 2015.)
 #pragma once
 
 #include "loops-inl.h"
@@ -44,10 +44,19 @@ struct BlockSums {
   }
 };
 
+// p + offset, or null.
+template <class P>
+FASTMLP_INLINE P* shifted(P* p, Index offset) {
+  return p ? p + offset : nullptr;
+}
+
+// The following functions normalise the first n elements of each row. `ldrstd` is the
+// distance between the factors of two rows.
+
 template <class T, bool kCentred>
-void row_norm_forward(T* h, Index ldh, T* xhat, Index ldxhat, T* rstd, const T* x,
-                      Index ldx, const T* scale, const T* shift, T eps, Index m,
-                      Index n) {
+void row_norm_forward(T* h, Index ldh, T* xhat, Index ldxhat, T* rstd, Index ldrstd,
+                      const T* x, Index ldx, const T* scale, const T* shift, T eps,
+                      Index m, Index n) {
   using V = Vec<T>;
   constexpr Index L = V::kLanes;
   const V count = V::set1(static_cast<T>(n));
@@ -84,7 +93,7 @@ void row_norm_forward(T* h, Index ldh, T* xhat, Index ldxhat, T* rstd, const T* 
       const T* const row = x + (i + q) * ldx;
       T* const to = h + (i + q) * ldh;
       T* const hat = xhat ? xhat + (i + q) * ldxhat : nullptr;
-      if (rstd) rstd[i + q] = factor[q];
+      if (rstd) rstd[(i + q) * ldrstd] = factor[q];
       const V middle = V::set1(mean[q]), r = V::set1(factor[q]);
       const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
         V d = io.load(row + j);
@@ -107,15 +116,20 @@ void row_norm_forward(T* h, Index ldh, T* xhat, Index ldxhat, T* rstd, const T* 
 template <class T>
 void layer_norm_forward(T* h, Index ldh, T* xhat, Index ldxhat, T* rstd, const T* x,
                         Index ldx, const T* scale, const T* shift, T eps, bool centred,
-                        Index m, Index n) {
+                        Index m, Index parts, Index n) {
   const auto kernel = centred ? row_norm_forward<T, true> : row_norm_forward<T, false>;
-  kernel(h, ldh, xhat, ldxhat, rstd, x, ldx, scale, shift, eps, m, n);
+  const Index size = n / parts;
+  for (Index p = 0; p < parts; ++p) {
+    const Index j = p * size;
+    kernel(h + j, ldh, shifted(xhat, j), ldxhat, shifted(rstd, p), parts, x + j, ldx,
+           shifted(scale, j), shifted(shift, j), eps, m, size);
+  }
 }
 
 template <class T, bool kCentred>
 void row_norm_backward(T* dx, Index lddx, const T* dh, Index lddh, const T* xhat,
-                       Index ldxhat, const T* rstd, const T* scale, bool accumulate,
-                       Index m, Index n) {
+                       Index ldxhat, const T* rstd, Index ldrstd, const T* scale,
+                       bool accumulate, Index m, Index n) {
   using V = Vec<T>;
   constexpr Index L = V::kLanes;
   const V count = V::set1(static_cast<T>(n));
@@ -144,7 +158,7 @@ void row_norm_backward(T* dx, Index lddx, const T* dh, Index lddh, const T* xhat
       const T* const hat = xhat + (i + q) * ldxhat;
       T* const to = dx + (i + q) * lddx;
       const V middle = V::set1(mean[q]), middle_hat = V::set1(mean_hat[q]);
-      const V r = V::set1(rstd[i + q]);
+      const V r = V::set1(rstd[(i + q) * ldrstd]);
       const auto body = [&](auto io, Index j) FASTMLP_LAMBDA {
         const V d = io.load(from + j);
         const V g = scale ? d * io.load(scale + j) : d;
@@ -158,20 +172,26 @@ void row_norm_backward(T* dx, Index lddx, const T* dh, Index lddh, const T* xhat
 
 template <class T>
 void layer_norm_backward(T* dx, Index lddx, const T* dh, Index lddh, const T* xhat,
-                         Index ldxhat, const T* rstd, const T* scale, bool centred,
-                         bool accumulate, Index m, Index n) {
+                         Index ldxhat, const T* rstd, Index ldrstd, const T* scale,
+                         bool centred, bool accumulate, Index m, Index parts, Index n) {
   const auto kernel =
       centred ? row_norm_backward<T, true> : row_norm_backward<T, false>;
-  kernel(dx, lddx, dh, lddh, xhat, ldxhat, rstd, scale, accumulate, m, n);
+  const Index size = n / parts;
+  for (Index p = 0; p < parts; ++p) {
+    const Index j = p * size;
+    kernel(dx + j, lddx, dh + j, lddh, xhat + j, ldxhat, rstd + p, ldrstd,
+           shifted(scale, j), accumulate, m, size);
+  }
 }
 
+// The rows of all matrices are `ld` apart.
 template <class T>
-void layer_norm_second(T* out, const T* dot, const T* c, const T* t, const T* xhat,
-                       const T* rstd, const T* scale, bool centred, bool accumulate,
-                       Index m, Index group, Index n) {
+void row_norm_second(T* out, const T* dot, const T* c, const T* t, const T* xhat,
+                     Index ld, const T* rstd, Index ldrstd, const T* scale,
+                     bool centred, bool accumulate, Index m, Index group, Index n) {
   using V = Vec<T>;
   const T count = static_cast<T>(n);
-  for (Index i = 0; i < m; ++i, c += n, xhat += n) {
+  for (Index i = 0; i < m; ++i, c += ld, xhat += ld) {
     const auto scaled = [&](auto io, const T* row, Index j) FASTMLP_LAMBDA {
       const V x = io.load(row + j);
       return scale ? x * io.load(scale + j) : x;
@@ -187,8 +207,8 @@ void layer_norm_second(T* out, const T* dot, const T* c, const T* t, const T* xh
     const T u_hat = mean_of([&](auto io, Index j) FASTMLP_LAMBDA {
       return scaled(io, c, j) * io.load(xhat + j);
     });
-    const T r = rstd[i];
-    for (Index k = 0; k < group; ++k, out += n, t += n, dot += dot ? n : 0) {
+    const T r = rstd[i * ldrstd];
+    for (Index k = 0; k < group; ++k, out += ld, t += ld, dot = shifted(dot, ld)) {
       const T t_mean =
           middle_of([&](auto io, Index j) FASTMLP_LAMBDA { return io.load(t + j); });
       const T t_hat = mean_of([&](auto io, Index j) FASTMLP_LAMBDA {
@@ -219,6 +239,18 @@ void layer_norm_second(T* out, const T* dot, const T* c, const T* t, const T* xh
       };
       for_each_vector<T>(n, body);
     }
+  }
+}
+
+template <class T>
+void layer_norm_second(T* out, const T* dot, const T* c, const T* t, const T* xhat,
+                       const T* rstd, const T* scale, bool centred, bool accumulate,
+                       Index m, Index group, Index parts, Index n) {
+  const Index size = n / parts;
+  for (Index p = 0; p < parts; ++p) {
+    const Index j = p * size;
+    row_norm_second(out + j, shifted(dot, j), c + j, t + j, xhat + j, n, rstd + p,
+                    parts, shifted(scale, j), centred, accumulate, m, group, size);
   }
 }
 

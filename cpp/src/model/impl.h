@@ -282,9 +282,8 @@ struct Mlp<T>::Impl {
 
   // To be called after a pass in training mode.
   void count_batch(const Pass& pass) {
-    if (net.batch_ops.empty()) return;
     pass.update_running_statistics(buffers.data());
-    ++state.batches_tracked;
+    if (!net.batch_ops.empty()) ++state.batches_tracked;
   }
 
   // To be called instead of count_batch if the pass was not an optimiser step.
@@ -318,6 +317,37 @@ struct Mlp<T>::Impl {
     const std::shared_lock lock(mutex);
     Lease lease(*this);
     f(view(), lease.memory.buffer);
+  }
+
+  // Calls f(the parameters as ops read them), perhaps after a step of the power method.
+  template <class F>
+  void with_effective_params(bool iterates, F f) const {
+    Lease lease(*this);
+    lease.memory.buffer.reserve(detail::EffectiveParams<T>::memory_size(net));
+    const detail::EffectiveParams<T> effective(net, params.data(), buffers.data(),
+                                               lease.memory.buffer.data(), iterates);
+    run_team({}, [&](const Team& team) { effective.compute(team); });
+    f(effective);
+  }
+
+  // Sets all magnitudes to the norms with which the weights are the values that stand
+  // for them, and finds singular vectors. The caller holds the exclusive lock.
+  void start_parametrizations() {
+    using Effective = detail::EffectiveParams<T>;
+    constexpr int kFirstSteps = 15;  // of the power method, as in PyTorch
+    if (net.n_derived == 0) return;
+    Effective::draw_singular_vectors(net, buffers.data());
+    for (int i = 0; i < kFirstSteps && net.has_spectral_norm; ++i) {
+      with_effective_params(true, [&](const Effective& effective) {
+        effective.keep_singular_vectors(buffers.data());
+      });
+    }
+    with_effective_params(false, [&](const Effective& effective) {
+      for (const detail::OpPlan& op : net.ops) {
+        if (op.magnitude < 0) continue;
+        std::copy_n(effective.norms(op), op.n_out, params.data() + op.magnitude);
+      }
+    });
   }
 
   // Callers of step and restore must hold the model's exclusive lock and the

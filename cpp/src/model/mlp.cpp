@@ -54,8 +54,10 @@ std::vector<OpInfo> Mlp<T>::ops() const {
                      op.weight_size,
                      op.weight,
                      op.bias,
+                     op.parametrization,
+                     op.magnitude,
                      op.statistics,
-                     {op.weight_frozen, op.bias_frozen}});
+                     {op.weight_frozen, op.bias_frozen, op.magnitude_frozen}});
   }
   return infos;
 }
@@ -67,13 +69,15 @@ void Mlp<T>::set_frozen(const std::vector<Frozen>& of_ops) {
     throw std::invalid_argument("set_frozen needs an entry for each op");
   for (size_t i = 0; i < ops.size(); ++i) {
     if ((of_ops[i].weight && ops[i].weight < 0) ||
-        (of_ops[i].bias && ops[i].bias < 0)) {
+        (of_ops[i].bias && ops[i].bias < 0) ||
+        (of_ops[i].magnitude && ops[i].magnitude < 0)) {
       throw std::invalid_argument(ops[i].name + " does not have what is to be frozen");
     }
   }
   for (size_t i = 0; i < ops.size(); ++i) {
     ops[i].weight_frozen = of_ops[i].weight;
     ops[i].bias_frozen = of_ops[i].bias;
+    ops[i].magnitude_frozen = of_ops[i].magnitude;
   }
   impl_->net.plan_learning();
 }
@@ -126,6 +130,19 @@ void Mlp<T>::initialize(uint64_t seed) {
     const detail::OpPlan& op = impl_->net.ops[l];
     detail::visit(op.kind, [&](auto kind) { kind.initialize(op, l, params(), seed); });
   }
+  impl_->start_parametrizations();
+}
+template <class T>
+void Mlp<T>::start_parametrizations() {
+  const std::unique_lock lock(impl_->mutex);
+  impl_->start_parametrizations();
+}
+template <class T>
+void Mlp<T>::effective_params(T* out) const {
+  const std::shared_lock lock(impl_->mutex);
+  impl_->with_effective_params(false, [&](const detail::EffectiveParams<T>& effective) {
+    std::copy_n(effective.data(), n_params(), out);
+  });
 }
 
 template <class T>

@@ -62,7 +62,13 @@ void add_penalty(double* h, const Mlp<T>& mlp, const Batch<T>& batch, double l2)
   if (l2 == 0.0 || share == 0.0) return;
   for (const OpInfo& op : mlp.ops()) {
     if (op.kind != LayerKind::dense) continue;
-    for (Index i = op.weight; i < op.weight + op.n_in * op.n_out; ++i) {
+    // The sum of the squares of a weight with weight normalisation is that of its
+    // magnitudes; with spectral normalisation it has no such simple derivatives.
+    if (op.parametrization == Parametrization::spectral_norm) continue;
+    const bool has_magnitude = op.magnitude >= 0;
+    const Index begin = has_magnitude ? op.magnitude : op.weight;
+    const Index size = has_magnitude ? op.n_out : op.weight_size;
+    for (Index i = begin; i < begin + size; ++i) {
       h[i * mlp.n_params() + i] += l2 / share;
     }
   }

@@ -30,9 +30,16 @@ struct OpPlan {
   Index weight_size = 0;               // elements
   Operands operands = Operands::full;  // of its products
   Index bias = -1;  // offset, -1: none; n_out elements; a normalisation's shift
+  // If the weight is computed (see effective_params.h): how, the offset of n_out
+  // magnitudes, and the offset of the memory for it. The values at `weight` are then
+  // those that stand for the weight.
+  Parametrization parametrization = Parametrization::none;
+  Index magnitude = -1;
+  Index derived = -1;
   int input = kInput;
   int other = kNone;  // the second input, if there is one
   double rate = 0, eps = 0, momentum = 0;
+  Index groups = 1;                            // of a row, normalised separately
   double slope = 0;                            // initial value of prelu's slopes
   ActivationSpec gate = Activation::identity;  // of the second half of glu's input
   std::vector<Index> columns = {};  // of the input, that the op takes or looks up
@@ -45,7 +52,7 @@ struct OpPlan {
   std::string name = {};  // of its layer: "2", "3.body.0", "3.projection"
   // Frozen parameters: training leaves them unchanged, and gradients with respect to
   // them are 0.
-  bool weight_frozen = false, bias_frozen = false;
+  bool weight_frozen = false, bias_frozen = false, magnitude_frozen = false;
 
   // Properties of the op's kind, set by the plan() of that kind.
   Index n_kept = 0;  // further values that training keeps per row
@@ -67,7 +74,11 @@ struct OpPlan {
   bool works_elementwise() const {
     return !is_dense() && !moves_columns && n_in == n_out;
   }
-  bool trains_weight() const { return weight >= 0 && !weight_frozen; }
+  bool is_parametrized() const { return parametrization != Parametrization::none; }
+  // Whether training needs the gradient of the weight.
+  bool trains_weight() const {
+    return (weight >= 0 && !weight_frozen) || (magnitude >= 0 && !magnitude_frozen);
+  }
   bool trains_bias() const { return bias >= 0 && !bias_frozen; }
   bool trains() const { return trains_weight() || trains_bias(); }
   // Whether the values before the activation are kept in separate memory. An op that is
@@ -87,6 +98,8 @@ struct NetworkPlan {
   std::vector<Category> categories;
   Index n_in, n_out;
   Index n_params = 0, n_buffers = 0;
+  bool has_spectral_norm = false;
+  Index n_derived = 0;       // elements of memory for computing weights
   Index widest;              // of all inputs and outputs
   Index widest_output = 1;   // of all ops
   double weights = 0;        // elements of all weight matrices
@@ -140,6 +153,9 @@ struct NetworkPlan {
         f(op.weight, op.weight + op.weight_size, op, op.weight_frozen, true);
       }
       if (op.bias >= 0) f(op.bias, op.bias + op.n_out, op, op.bias_frozen, false);
+      if (op.magnitude >= 0) {
+        f(op.magnitude, op.magnitude + op.n_out, op, op.magnitude_frozen, false);
+      }
     }
   }
   // Sets the frozen elements of a gradient (n_params) to 0.

@@ -85,6 +85,7 @@ def layer_norm_second(
     scale: _Array | None,
     accumulate: bool = False,
     centred: bool = True,
+    parts: int = 1,
 ) -> None: ...
 def layer_norm_forward(
     h: _Array,
@@ -95,6 +96,7 @@ def layer_norm_forward(
     shift: _Array | None,
     eps: float,
     centred: bool = True,
+    parts: int = 1,
 ) -> None: ...
 def layer_norm_backward(
     dx: _Array,
@@ -104,6 +106,7 @@ def layer_norm_backward(
     scale: _Array | None,
     accumulate: bool = False,
     centred: bool = True,
+    parts: int = 1,
 ) -> None: ...
 def column_moments(mean: _Array, var: _Array, x: _Array) -> None: ...
 def batch_norm_forward(

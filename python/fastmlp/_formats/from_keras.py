@@ -56,13 +56,13 @@ def from_keras(model: Any) -> MLP:
         ``Dense``, ``Activation``, ``ReLU``, ``LeakyReLU``, ``ELU``, ``PReLU``,
         ``Softmax``, ``Dropout``, ``AlphaDropout``, ``GaussianNoise``,
         ``GaussianDropout``, ``LayerNormalization``, ``RMSNormalization``,
-        ``BatchNormalization``, ``Normalization``, ``Rescaling``, ``Identity``, and
-        models of these. In functional models, an ``Add`` may end a `Residual` block: it
-        adds the output of some layers to their input or, if the widths differ, to the
-        output of a dense layer without activation that takes the same input. A
-        ``Concatenate`` of several paths from one value becomes a `Concat` or
-        `Parallel`. A ``Flatten`` may come first; the network then takes flattened rows,
-        ``x.reshape(len(x), -1)``.
+        ``GroupNormalization``, ``BatchNormalization``, ``Normalization``,
+        ``Rescaling``, ``Identity``, and models of these. In functional models, an
+        ``Add`` may end a `Residual` block: it adds the output of some layers to their
+        input or, if the widths differ, to the output of a dense layer without
+        activation that takes the same input. A ``Concatenate`` of several paths from
+        one value becomes a `Concat` or `Parallel`. A ``Flatten`` may come first; the
+        network then takes flattened rows, ``x.reshape(len(x), -1)``.
 
     Returns
     -------

@@ -297,7 +297,7 @@ def _own(estimator: Any, logits: bool) -> MLP:
                 "fastmlp does not have an activation; use logits=True"
             )
     output = "identity" if logits else output
-    last = Dense(last.n, output, last.bias, last.init, last.bias_init)
+    last = last.replaced(activation=output)
     mlp = empty(
         [source.n_in, *layers, last],
         source.dtype,

@@ -74,11 +74,12 @@ def from_torch(
     Notes
     -----
     These modules are converted: ``Linear``, ``Dropout``, ``AlphaDropout``,
-    ``LayerNorm``, ``RMSNorm``, ``BatchNorm1d`` with running statistics, ``PReLU``,
-    ``GLU``, the activations that fastmlp has with the same formulas, ``Identity``,
-    ``Flatten``, which does not change rows, and all modules that `MLP.to_torch`
-    returns. Other modules and constants are refused, and so are modules that have
-    forward hooks or parametrisations, or that share parameters or statistics with
+    ``LayerNorm``, ``RMSNorm``, ``GroupNorm``, ``BatchNorm1d`` with running statistics,
+    ``PReLU``, ``GLU``, the activations that fastmlp has with the same formulas,
+    ``Identity``, ``Flatten``, which does not change rows, and all modules that
+    `MLP.to_torch` returns. The weight of a ``Linear`` may have the parametrisations of
+    `Dense`. Other modules and constants are refused, and so are modules that have
+    forward hooks or other parametrisations, or that share parameters or statistics with
     another module.
 
     A ``forward`` of a class of your own is traced by ``torch.fx``. It may call modules

@@ -13,6 +13,7 @@ from .._network.blocks import outline
 from .._network.model import EpochSequence, set_bias_init, set_compute_dtype
 from ..layers import (
     LAYERS,
+    STATISTICS,
     Activation,
     Block,
     Layer,
@@ -48,9 +49,13 @@ _GIVEN = ("layers", "activation", "output_activation", "init", "bias", "dtype")
 # Arguments that are initialisers, and arguments of layers that the first version of
 # fastmlp did not have: they are stored only if they are given.
 _INITS = ("init", "bias_init")
-_LATER = ("bias_init",)
+_LATER = ("bias_init", "parametrization")
 _TRAINING = ("seed", "epochs", "within", "state")
 _CHECKPOINT = ("model", "steps", "optimizer", "callbacks")
+
+
+# Kinds of layers with arguments that shapes do not show.
+_TELLING = ("glu", "group_norm", "standardise", "columns", "embedding")
 
 
 def architecture(mlp: Model) -> list[str]:
@@ -61,7 +66,8 @@ def architecture(mlp: Model) -> list[str]:
     """
     return [
         f"{step.name} {step.kind} {step.activation} {step.n_in} {step.n_out}"
-        + (f" {step.layer!r}" if step.kind == "glu" else "")
+        + (f" {step.layer!r}" if step.kind in _TELLING else "")
+        + (f" {getattr(step.layer, 'parametrization', None) or ''}").rstrip()
         for step in ops.steps(mlp)
         if not ops.absent_at_inference(step.layer)
     ]
@@ -460,7 +466,7 @@ class Stored:
             for i, name in enumerate(listed("frozen", value))
         ]
         for i, name in enumerate(frozen):
-            if name.rsplit(".", 1)[1] not in ("weight", "bias"):
+            if name.endswith(tuple(f".{role}" for role in STATISTICS)):
                 raise ValueError(f"frozen[{i}] must name a parameter, got {name!r}")
         return frozen
 

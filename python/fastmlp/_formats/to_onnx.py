@@ -138,9 +138,14 @@ class Graph:
         self._names.add(name)
         return name
 
-    def _index(self, name: str, value: int) -> str:
+    def reshaped(self, x: str, *shape: int) -> str:
+        """Add a node that gives each row a shape; return the name of the output."""
+        name = f"shape_{'_'.join(map(str, shape))}"
+        return self.node("Reshape", x, self._index(name, -1, *shape))
+
+    def _index(self, name: str, *values: int) -> str:
         if name not in self._names:
-            self.integers(name, [value])
+            self.integers(name, values)
         return name
 
     def rounded_to_bfloat16(self, x: str) -> str:
@@ -151,7 +156,7 @@ class Graph:
         )
 
     def row_means(self, x: str, width: int) -> str:
-        """Add nodes that compute the means of rows; return the name of the output."""
+        """Add nodes that compute means over the last axis; return the output's name."""
         # ReduceMean is not used because opset 18 changed how its axes are given.
         total = self.node("ReduceSum", x, self.last_axis(), keepdims=1)
         return self.node("Div", total, float(width))
@@ -238,7 +243,7 @@ def _folded(network: list[Step]) -> dict[int, int]:
 
 
 def _dense(graph: Graph, mlp: Model, step: Step, norm: Step | None, x: str) -> str:
-    weight: Array = step.matrix(mlp.params)
+    weight: Array = step.matrix(mlp._effective())
     bias = None if step.bias is None else mlp.params[step.bias]
     if norm is not None:
         both, after = ops.affine(step, mlp), ops.affine(norm, mlp)

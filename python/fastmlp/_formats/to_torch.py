@@ -412,6 +412,12 @@ def _sequential(
         match layer:
             case Dense():
                 linear = empty(torch.nn.Linear, width, layer.n, bias=layer.bias)
+                if layer.parametrization is not None:
+                    register = getattr(
+                        torch.nn.utils.parametrizations, layer.parametrization
+                    )
+                    with torch.random.fork_rng(devices=[]):
+                        register(linear)
                 modules.append(linear)
                 if layer.activation != "identity":
                     modules.append(activation_module(activation_of(layer)))
@@ -518,7 +524,8 @@ class MLPModule(torch.nn.Module):
         Parameter that shares the memory of ``mlp.params``.
     statistics : torch.Tensor
         Buffer of the module that shares the memory of ``mlp.buffers``. It exists only
-        if the model has a `BatchNorm` or a `Standardise`.
+        if the model has a `BatchNorm`, a `Standardise`, a `PiecewiseLinear` or spectral
+        normalisation.
     """
 
     def __init__(self, mlp: MLP) -> None:
@@ -532,7 +539,7 @@ class MLPModule(torch.nn.Module):
         self._has_modes = any(
             place.layer.is_identity_at_inference or place.layer.kind == "batch_norm"
             for place in resolve.walk(mlp.layers)
-        )
+        ) or any(op.parametrization == "spectral_norm" for op in mlp.core.ops)
         self._dtype = getattr(torch, mlp.dtype.name)
         memory = _memory_of(mlp)
         self.params = torch.nn.Parameter(memory.params)
@@ -716,8 +723,8 @@ def _gradients(ctx: Any, rows: Array, dy: Array) -> tuple[Array, Array]:
         return mlp.vjp(rows, dy)[1:]
 
     # Repeat the pass in a separate network. In the model itself, a pass in training
-    # mode would change the running statistics and the sequence of random draws, and a
-    # pass in inference mode would use newer running statistics than the call did.
+    # mode would change the running statistics and the sequence of random draws, and
+    # most passes would use newer running statistics than the call did.
     net = mlp._new_core()
     net.params[:] = mlp.params
     if ctx.draw is not None and mlp._rates is not None:

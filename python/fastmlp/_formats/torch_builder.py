@@ -62,20 +62,36 @@ class Builder:
         """Add a layer; if it has arrays, the caller must check their shapes."""
         self.items.append(LayerArrays(layer, dict(arrays or {})))
 
-    def dense(self, what: str, weight: Array, bias: Array | None) -> None:
-        """Add a dense layer; its weight is (out, in)."""
+    def dense(
+        self,
+        what: str,
+        weight: Array,
+        bias: Array | None,
+        parametrization: str | None = None,
+        others: Mapping[str, Array] | None = None,
+    ) -> None:
+        """Add a dense layer; its weight, or what stands for it, is (out, in).
+
+        ``others`` are further arrays by their role in the core.
+        """
         if weight.ndim != 2 or 0 in weight.shape:
             raise ValueError(
                 f"{what}: the weight of a dense layer must have shape (out, in), got "
                 f"{weight.shape}"
             )
         self.fit(what, weight.shape[1])
-        arrays = {"weight": weight}
+        self.width = weight.shape[0]
+        layer = Dense(
+            self.width,
+            "identity",
+            bias is not None,
+            parametrization=parametrization,
+        )
+        arrays = {layer.role("weight"): weight}
         if bias is not None:
             _same(f"{what}: the bias", bias, weight.shape[0])
             arrays["bias"] = bias
-        self.width = weight.shape[0]
-        layer = Dense(self.width, "identity", bias is not None)
+        arrays |= {layer.role(name): a for name, a in (others or {}).items()}
         self.items.append(LayerArrays(layer, arrays))
 
     def norm(
@@ -103,7 +119,7 @@ class Builder:
         if before is not None and isinstance(before.layer, Dense):
             dense = before.layer
             if dense.activation == "identity":
-                new = Dense(dense.n, function, dense.bias)
+                new = dense.replaced(activation=function)
                 self.items[-1] = LayerArrays(new, before.arrays)
                 return
         self.items.append(LayerArrays(as_layer(function), {}))

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 # differs from log(1 + e^z) there by about 2e-9 at most, one part in 1e10.
 _LEAST_THRESHOLD = 20.0
 
+# The least norm by which the power method of spectral normalisation divides.
+_SPECTRAL_EPS = 1e-12
+
 _NAMES = ", ".join(f"nn.{form.torch}" for form in LAYERS.values() if form.torch)
 _SUPPORTED = (
     f"fastmlp has nn.Linear, {_NAMES}, "
@@ -44,7 +47,6 @@ _SUPPORTED = (
 _ADVICE = {
     "LogSoftmax": "leave it out and use fm.CrossEntropy, which takes logits",
     "Softmin": "use Softmax after a Linear with the opposite sign",
-    "GroupNorm": "use a normalisation of whole rows and train again",
     "Bilinear": "a dense layer has only one input",
     "MLPModule": "it already contains a fastmlp model, module.mlp",
 }
@@ -104,7 +106,8 @@ class ModuleReader:
         known = self._known(module)
         if known is None:
             raise TypeError(self._unknown(what, module))
-        for parameter in module.parameters(recurse=False):
+        parametrized = self._nn.utils.parametrize.is_parametrized(module)
+        for parameter in module.parameters(recurse=parametrized):
             self.own(what, parameter)
         before = self._owners.setdefault(id(module), what)
         if before != what and isinstance(module, self._nn.BatchNorm1d):
@@ -138,9 +141,11 @@ class ModuleReader:
                 f"{what} has forward hooks, which may change what it computes; "
                 "remove them first"
             )
-        if self._nn.utils.parametrize.is_parametrized(module):
+        parametrized = self._nn.utils.parametrize.is_parametrized(module)
+        if parametrized and self._parametrization(module) is None:
             raise TypeError(
-                f"{what} has parametrisations; make them permanent first with "
+                f"{what} has parametrisations other than those of fm.Dense; make them "
+                "permanent first with "
                 "torch.nn.utils.parametrize.remove_parametrizations"
             )
 
@@ -313,8 +318,38 @@ class ModuleReader:
         }
 
     def _linear(self, what: str, module: Any) -> None:
-        arrays = self.arrays(what, module, "weight", "bias")
-        self.builder.dense(what, arrays["weight"], arrays.get("bias"))
+        if not self._nn.utils.parametrize.is_parametrized(module):
+            arrays = self.arrays(what, module, "weight", "bias")
+            self.builder.dense(what, arrays["weight"], arrays.get("bias"))
+            return
+        bias = self.arrays(what, module, "bias").get("bias")
+        kind, source = self._parametrization(module), module.parametrizations.weight
+        if kind == "weight_norm":
+            values = self.arrays(what, source, "original0", "original1")
+            others = {"magnitude": values["original0"]}
+            self.builder.dense(what, values["original1"], bias, kind, others)
+        else:
+            values = self.arrays(what, source, "original")
+            vectors = self.arrays(what, source[0], "_u", "_v")
+            others = {"left": vectors["_u"], "right": vectors["_v"]}
+            self.builder.dense(what, values["original"], bias, kind, others)
+
+    def _parametrization(self, module: Any) -> str | None:
+        """Return what `Dense` calls a module's parametrisation; None if it has none."""
+        of_arrays = getattr(module, "parametrizations", {})
+        if not isinstance(module, self._nn.Linear) or list(of_arrays) != ["weight"]:
+            return None
+        if len(of_arrays["weight"]) != 1:
+            return None
+        known = self._nn.utils.parametrizations
+        how = of_arrays["weight"][0]
+        # A norm for each output unit: axis 0 of PyTorch's weight.
+        if type(how) is known._WeightNorm and how.dim == 0:
+            return "weight_norm"
+        if type(how) is known._SpectralNorm and how.dim == 0:
+            same = how.n_power_iterations == 1 and how.eps == _SPECTRAL_EPS
+            return "spectral_norm" if same else None
+        return None
 
     def _residual(self, what: str, inside: str, module: Any) -> None:
         if self.starts_in_place(module.body):

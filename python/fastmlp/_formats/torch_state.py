@@ -203,7 +203,10 @@ def _activations(activation: Any, count: int) -> list[str | Activation]:
 
 def _norm_of(leaf: _Leaf, roles: set[str]) -> Normalization:
     """Return the normalisation whose arrays have these names."""
-    kinds: list[Any] = [kind for kind in LAYERS if issubclass(kind, Normalization)]
+    # A state dict does not show the argument that GroupNorm needs.
+    kinds: list[Any] = [
+        kind for kind in LAYERS if issubclass(kind, Normalization) and not kind._leading
+    ]
     layers = [kind(affine=affine) for kind in kinds for affine in (True, False)]
     known = [(layer, [n for n in layer.arrays(1) if n != COUNTER]) for layer in layers]
     # Leave out layers with fewer than two arrays: a 1-D weight alone does not identify

@@ -30,16 +30,17 @@ def fold(
 ) -> tuple[list[Layer], dict[str, Array]]:
     """Return layers for inference only, and their arrays.
 
-    Layers that do nothing at inference are removed. A batch normalisation is merged
-    into the preceding layer if that is dense and has no activation, or else into the
-    following layer if that is dense. Otherwise it remains.
+    Layers that do nothing at inference and parametrisations are removed. A batch
+    normalisation is merged into the preceding layer if that is dense and has no
+    activation, or else into the following layer if that is dense. Otherwise it remains.
 
     Parameters
     ----------
     layers
         Resolved layers.
     named
-        Parameters and running statistics by PyTorch's names, with weights as (in, out).
+        Parameters and running statistics by PyTorch's names, with weights as (in, out)
+        and computed weights in the places of what stands for them.
 
     Returns
     -------
@@ -79,6 +80,9 @@ def _with_arrays(
             key: tuple(_with_arrays(inner, named, f"{name}{key}."))
             for key, inner in layer.sequences.items()
         }
+        if isinstance(layer, Dense) and layer.parametrization is not None:
+            arrays["weight"] = named[name + layer.role("weight")].astype(np.float64)
+            layer = layer.replaced(parametrization=None)
         items.append(LayerArrays(layer, arrays, inside))
     return items
 
@@ -125,7 +129,7 @@ def _folded(items: Sequence[LayerArrays]) -> list[LayerArrays]:
 
 
 def _with_bias(dense: Dense) -> Dense:
-    return Dense(dense.n, dense.activation, True, dense.init, dense.bias_init)
+    return dense.replaced(bias=True)
 
 
 def is_plain_dense(layer: Layer | None) -> bool:

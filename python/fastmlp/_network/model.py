@@ -118,13 +118,18 @@ class Model:
         self._core_layers = core_layers(self._layers)
         self.core = self._new_core()
         self._params, self._buffers = self.core.params, self.core.buffers
-        self._views = Views(self._layers, self.core.ops, self._params, self._buffers)
+        self._views = self._views_of(self._params)
+        self._parametrized = any(op.parametrization != "none" for op in self.core.ops)
         self._weights = tuple(self._views.weights)
         self._biases = tuple(self._views.biases)
         self._rates = rates.of_layers(self._layers)
         self.forward_shape: tuple[int, ...] | None = None
         # An optimiser keeps this reference to the model that it belongs to.
         self._self = weakref.ref(self)
+
+    def _views_of(self, params: Array) -> Views:
+        """Return views of a vector of parameters, and of the running statistics."""
+        return Views(self._layers, self.core.ops, params, self._buffers)
 
     def _new_core(self) -> _core.Mlp:
         """Return a core for this architecture, with zeros as parameters."""
@@ -185,7 +190,8 @@ class Model:
         """All parameters, 1-D, in the order W₀, b₀, W₁, b₁, …: a writeable view.
 
         A normalisation contributes its scale, then its shift. A residual block
-        contributes the parameters of its body, then those of its projection.
+        contributes the parameters of its body, then those of its projection. A `Dense`
+        layer with a parametrisation contributes b first, then what stands for W.
         """
         return self._params
 
@@ -200,7 +206,8 @@ class Model:
         """Weight (in, out) of each dense layer, as a view of `params`.
 
         Projections and the dense layers inside residual blocks are included. The order
-        is that of `params`.
+        is that of `params`. For a layer with a parametrisation, the array is the one
+        that stands for the weight, as V does in weight normalisation.
         """
         return self._weights
 
@@ -209,12 +216,17 @@ class Model:
         """Bias (out,) of each dense layer, a view of `params`; None without a bias."""
         return self._biases
 
+    def _effective(self) -> Array:
+        """Return the parameters with all computed weights, perhaps as a view."""
+        return self.core.effective_params() if self._parametrized else self._params
+
     @property
     def buffers(self) -> Array:
-        """Statistics of `BatchNorm` and `Standardise`, 1-D: a writeable view.
+        """Statistics of all layers that have some, 1-D: a writeable view.
 
-        Each layer contributes its mean (n,), then its variance (n,); those of
-        `BatchNorm` are running averages.
+        `BatchNorm` and `Standardise` contribute their mean (n,), then their variance
+        (n,), which are running ones for `BatchNorm`; `PiecewiseLinear` its lower limits
+        and slopes; `Dense` with spectral normalisation its vectors u (n,) and v (in,).
         """
         return self._buffers
 
@@ -225,8 +237,9 @@ class Model:
         -------
         dict of str to ndarray
             For a dense layer, for instance ``"0.weight"`` (in, out) and ``"0.bias"``
-            (out,). For a normalisation, for instance ``"1.weight"`` (n,), the scale,
-            and ``"1.bias"`` (n,), the shift.
+            (out,); magnitudes of weight normalisation are (1, out). For a
+            normalisation, for instance ``"1.weight"`` (n,), the scale, and ``"1.bias"``
+            (n,), the shift.
         """
         return dict(self._views.parameters)
 
@@ -239,6 +252,7 @@ class Model:
             ``"0.weight"`` (out, in), ``"0.bias"`` (out,), ``"2.weight"``, …: the names
             of a ``torch.nn.Sequential`` with one module for each layer, and another
             module after each dense layer whose activation is not the identity.
+            Layers with a parametrisation have PyTorch's names for it; see `Dense`.
             Normalisations have ``weight`` and ``bias``, and batch normalisations also
             ``running_mean``, ``running_var`` and ``num_batches_tracked``;
             `Standardise` has ``mean`` and ``var``. Residual blocks have modules
@@ -403,11 +417,17 @@ class Model:
 
     def _set_frozen(self, names: Collection[str]) -> None:
         """Freeze exactly the parameters with these names."""
-        roles: list[list[bool]] = [[False, False] for _ in self.core.ops]
-        for name in names:
-            op, role = self._views.owners[name]
-            roles[op][role == "bias"] = True
-        self.core.set_frozen([(weight, bias) for weight, bias in roles])
+        owners = {self._views.owners[name] for name in names}
+        self.core.set_frozen(
+            [
+                (
+                    (i, "weight") in owners,
+                    (i, "bias") in owners,
+                    (i, "magnitude") in owners,
+                )
+                for i in range(len(self.core.ops))
+            ]
+        )
 
     def _check_apart(self, name: str, array: Array) -> None:
         """Raise ValueError if the array overlaps the model's memory."""
@@ -493,6 +513,7 @@ _DERIVED = frozenset(
         "core",
         "_params",
         "_buffers",
+        "_parametrized",
         "_views",
         "_weights",
         "_biases",

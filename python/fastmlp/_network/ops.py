@@ -49,8 +49,9 @@ class Step:
         constants that differ from their defaults, as in "leaky_relu(slope=0.3)".
     function : Activation
         The same activation.
-    weight, bias : slice or None
-        Positions of W and b, or of scale and shift, in ``params``.
+    weight, bias, magnitude : slice or None
+        Positions of W (or of what stands for it), b and magnitudes, or of scale and
+        shift, in ``params``.
     stats : int
         Position of the mean in ``buffers``, where the variance follows it; -1 if the
         layer has no such statistics.
@@ -71,6 +72,7 @@ class Step:
         "function",
         "kind",
         "layer",
+        "magnitude",
         "n_in",
         "n_out",
         "name",
@@ -102,6 +104,7 @@ class Step:
         self.activation = self.function.text
         self.weight: slice | None = None
         self.bias: slice | None = None
+        self.magnitude: slice | None = None
         self.stats = -1
         self.other = INPUT
         self.output: int | None = None
@@ -115,7 +118,9 @@ class Step:
             step.weight = slice(op.weight, op.weight + op.weight_size)
         if op.bias is not None:
             step.bias = slice(op.bias, op.bias + op.n_out)
-        if op.statistics is not None:
+        if op.magnitude is not None:
+            step.magnitude = slice(op.magnitude, op.magnitude + op.n_out)
+        if op.statistics is not None and op.kind != "dense":
             step.stats = op.statistics
         return step
 
@@ -133,16 +138,16 @@ class Step:
     @property
     def n_params(self) -> int:
         """Number of parameters."""
-        slices = (s for s in (self.weight, self.bias) if s is not None)
-        return sum(s.stop - s.start for s in slices)
+        slices = (self.weight, self.bias, self.magnitude)
+        return sum(s.stop - s.start for s in slices if s is not None)
 
     def matrix(self, params: Array) -> Array:
         """Return a dense step's W (in, out), a view of a vector in `params` order."""
         return params[self.weight].reshape(self.n_in, self.n_out)
 
     def arrays(self, mlp: Model) -> dict[str, Array]:
-        """Return the step's arrays by role in float64; a dense weight is (in, out)."""
-        params = mlp.params.astype(np.float64)
+        """Return the arrays of the computation by role in float64; W is (in, out)."""
+        params = mlp._effective().astype(np.float64)
         found: dict[str, Array] = {}
         if self.weight is not None:
             dense = self.kind == "dense"

@@ -70,7 +70,9 @@ def _resolve(
             bias_init = dense.bias_init
             if bias_init is None and dense.bias:
                 bias_init = defaults.bias_init
-            resolved.append(Dense(dense.n, activation, dense.bias, init, bias_init))
+            resolved.append(
+                dense.replaced(activation=activation, init=init, bias_init=bias_init)
+            )
             kind = defaults.activation
     return tuple(reversed(resolved)), kind
 

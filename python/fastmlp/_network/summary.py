@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._display import markup
+from ..layers import Dense
 from . import ops
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def title(step: Step) -> str:
     if step.kind == "dense":
         bias = "" if step.bias is not None else ", no bias"
         what = "Projection" if layer is None else "Dense"
-        return f"{what} {step.n_in} -> {step.n_out}{bias}"
+        computed = "" if layer is None else layer.parametrization or ""
+        how = f", {computed.replace('_', ' ')}" if computed else ""
+        return f"{what} {step.n_in} -> {step.n_out}{bias}{how}"
     if ops.absent_at_inference(layer):
         return repr(layer)
     return type(layer).__name__
@@ -132,12 +135,17 @@ def summary(mlp: Model) -> Table:
 
 def _frozen(step: Step, frozen: Collection[str]) -> str:
     """Return the text that says what of a layer is frozen."""
-    slices = {"weight": step.weight, "bias": step.bias}
+    slices = {
+        "magnitude": step.magnitude,
+        "weight": step.weight,
+        "bias": step.bias,
+    }
     roles = [role for role, place in slices.items() if place is not None]
-    held = [role for role in roles if f"{step.name}.{role}" in frozen]
+    name = step.layer.role if isinstance(step.layer, Dense) else str
+    held = [role for role in roles if f"{step.name}.{name(role)}" in frozen]
     if not held:
         return ""
-    return ", frozen" if held == roles else f", {held[0]} frozen"
+    return ", frozen" if held == roles else f", {' and '.join(held)} frozen"
 
 
 def _cells(numbers: tuple[int, ...] | list[int], item: int) -> tuple[str, ...]:

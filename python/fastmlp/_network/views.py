@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..layers import Dense
 from .resolve import torch_names, walk
 
 if TYPE_CHECKING:
@@ -42,35 +43,42 @@ class Views:
         by_name = {place.name: place.layer for place in walk(layers)}
         for i, op in enumerate(ops):
             name, n = names[op.name], op.n_out
+            layer = by_name.get(op.name)  # none for a projection
             parameters: dict[str, Array] = {}
             statistics: dict[str, Array] = {}
-            bias = None if op.bias is None else params[op.bias : op.bias + n]
-            if op.weight is not None and op.kind == "dense":
-                flat = params[op.weight : op.weight + op.n_in * n]
-                parameters[f"{name}.weight"] = flat.reshape(op.n_in, n)
-                self.weights.append(parameters[f"{name}.weight"])
-                self.biases.append(bias)
-                self.places.append(op.name)
-                self._dense.add(f"{name}.weight")
-            elif op.weight is not None:
-                layer = by_name[op.name]
-                flat = params[op.weight : op.weight + op.weight_size]
-                weight = flat.reshape(layer.arrays(op.n_in)["weight"])
-                self.others.append((weight, layer))
-                parameters[f"{name}.weight"] = weight
-            if bias is not None:
-                parameters[f"{name}.bias"] = bias
-            starts = {"weight": op.weight, "bias": op.bias}
-            for whole, array in parameters.items():
-                role = whole.rsplit(".", 1)[1]
-                start = starts[role]
-                assert start is not None
-                self.ranges[whole] = (start, start + array.size)
+            found: dict[str, Array] = {}
+            for role, start, size in _parts(op):
+                own = layer.role(role) if isinstance(layer, Dense) else role
+                whole = f"{name}.{own}"
+                array = params[start : start + size]
+                if op.kind == "dense" and role != "bias":
+                    array = array.reshape(-1, n)
+                    self._dense.add(whole)
+                elif role == "weight":
+                    assert layer is not None
+                    array = array.reshape(layer.arrays(op.n_in)[role])
+                found[role] = parameters[whole] = array
+                self.ranges[whole] = (start, start + size)
                 self.owners[whole] = (i, role)
+            if op.kind == "dense":
+                self.weights.append(found["weight"])
+                self.biases.append(found.get("bias"))
+                self.places.append(op.name)
+            elif "weight" in found:
+                assert layer is not None
+                self.others.append((found["weight"], layer))
             if op.statistics is not None:
-                both = buffers[op.statistics : op.statistics + 2 * n]
-                mean, var = by_name[op.name].statistics
-                statistics = {f"{name}.{mean}": both[:n], f"{name}.{var}": both[n:]}
+                assert layer is not None
+                first, second = (
+                    (layer.role("left"), layer.role("right"))
+                    if isinstance(layer, Dense)
+                    else layer.statistics
+                )
+                # Equal lengths but for dense layers, whose second vector is (in,).
+                middle = op.statistics + n
+                end = middle + (op.n_in if op.kind == "dense" else n)
+                statistics[f"{name}.{first}"] = buffers[op.statistics : middle]
+                statistics[f"{name}.{second}"] = buffers[middle:end]
             self.parameters |= parameters
             self.statistics |= statistics
             self.named |= {**parameters, **statistics}
@@ -78,3 +86,14 @@ class Views:
     def in_torch_layout(self) -> dict[str, Array]:
         """Return the same views, with dense layers' weights transposed to (out, in)."""
         return {n: v.T if n in self._dense else v for n, v in self.named.items()}
+
+
+def _parts(op: OpInfo) -> list[tuple[str, int, int]]:
+    """Return role, offset and size of an op's arrays in the order of the parameters."""
+    parts = (
+        ("weight", op.weight, op.weight_size),
+        ("bias", op.bias, op.n_out),
+        ("magnitude", op.magnitude, op.n_out),
+    )
+    found = [(role, at, size) for role, at, size in parts if at is not None]
+    return sorted(found, key=lambda part: part[1])

@@ -52,17 +52,25 @@ def lsuv(
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong type or shape, or a layer has the same value in all
-        elements, which no factor can change. The model is then unchanged.
+        If an argument has the wrong type or shape, a layer has the same value in all
+        elements, which no factor can change, or the model has spectral normalisation.
+        The model is then unchanged.
     """
     if not hasattr(mlp, "weights") or not hasattr(mlp, "layers"):
         raise TypeError(f"mlp must be a fastmlp.MLP, got {_validate.describe(mlp)}")
+    if any(op.parametrization == "spectral_norm" for op in mlp.core.ops):
+        raise ValueError(
+            "mlp must not have spectral normalisation, which cancels all factors"
+        )
     rows = np.ascontiguousarray(_validate.inputs("x", x, mlp.n_in, mlp.dtype))
     _validate.finite("x", rows)
     tol = _validate.real("tol", tol, 0.0, open_low=True)
     max_iter = _validate.count("max_iter", max_iter, 1)
 
     new = mlp.copy()
+    # What stands for a computed weight becomes equal to it, and remains so.
+    new.params[:] = new._effective()
+    new.core.start_parametrizations()
     variances = []
     for i, (before, width) in enumerate(_before_dense(mlp.layers, mlp.n_in)):
         weight, bias = new.weights[i], new.biases[i]
@@ -79,6 +87,7 @@ def lsuv(
             if abs(variance - 1) < tol:
                 break
             weight /= sqrt(variance)
+        new.core.start_parametrizations()
         _core.kernels.gemm_nn(z, h, weight, bias)
         variances.append(_variance(z))
     mlp.params[:] = new.params

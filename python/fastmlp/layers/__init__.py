@@ -71,11 +71,11 @@ from ._blocks import checked as checked
 from ._blocks import core_layers as core_layers
 from ._blocks import width_after as width_after
 from ._columns import Columns, Embedding, Periodic, PiecewiseLinear
-from ._dense import Dense
+from ._dense import SINGULAR_VECTORS, Dense
 from ._dense import activation_of as activation_of
 from ._noise import AlphaDropout, Dropout, GaussianDropout, GaussianNoise
 from ._noise import RandomLayer as RandomLayer
-from ._norms import BatchNorm, LayerNorm, RMSNorm, Standardise
+from ._norms import BatchNorm, GroupNorm, LayerNorm, RMSNorm, Standardise
 from ._norms import Normalization as Normalization
 from ._units import GLU, PReLU, Scale
 
@@ -91,6 +91,7 @@ __all__ = [
     "Embedding",
     "GaussianDropout",
     "GaussianNoise",
+    "GroupNorm",
     "LayerNorm",
     "PReLU",
     "Parallel",
@@ -113,4 +114,5 @@ LAYERS: dict[str, type[Layer]] = {name: globals()[name] for name in __all__}
 STATISTICS = (
     *(role for kind in LAYERS.values() for role in kind.statistics),
     "num_batches_tracked",
+    *SINGULAR_VECTORS,
 )

@@ -11,6 +11,23 @@ from ._base import Layer
 if TYPE_CHECKING:
     from ..initializers import Init
 
+# What may stand for a weight, with the names that PyTorch gives to the arrays.
+_PARAMETRIZED = "parametrizations.weight"
+PARAMETRIZATIONS: dict[str, dict[str, str]] = {
+    "weight_norm": {
+        "magnitude": f"{_PARAMETRIZED}.original0",
+        "weight": f"{_PARAMETRIZED}.original1",
+    },
+    "spectral_norm": {
+        "weight": f"{_PARAMETRIZED}.original",
+        "left": f"{_PARAMETRIZED}.0._u",
+        "right": f"{_PARAMETRIZED}.0._v",
+    },
+}
+SINGULAR_VECTORS = tuple(
+    PARAMETRIZATIONS["spectral_norm"][r] for r in ("left", "right")
+)
+
 
 class Dense(Layer):
     """A dense layer ``h = activation(x @ W + b)``, W (in, n), b (n,).
@@ -31,15 +48,42 @@ class Dense(Layer):
     bias_init : str, Initializer or callable, optional
         Initialiser of the biases. None means the model's ``bias_init`` or, if that is
         None, the biases that go with the initialiser of the weights: mostly 0.
+    parametrization : {"weight_norm", "spectral_norm"}, optional
+        How W is computed from other parameters; see the notes. None means that W is a
+        parameter itself.
 
     Raises
     ------
     TypeError, ValueError
         If the width is not a positive int, a name is unknown, or ``bias_init`` is given
         for a layer without a bias.
+
+    Notes
+    -----
+    With ``"weight_norm"`` (Salimans & Kingma 2016), each unit j has a magnitude g_j and
+    a direction, column j of V (in, n): ``W[:, j] = g_j V[:, j] / norm(V[:, j])``, or 0
+    if the norm is 0. V takes the place of W among the parameters, and in
+    `fastmlp.MLP.weights`; at first, g is such that W = V. Order and names are those of
+    PyTorch's ``torch.nn.utils.parametrizations.weight_norm``: b, g as
+    ``parametrizations.weight.original0``, V as ``parametrizations.weight.original1``.
+
+    With ``"spectral_norm"`` (Miyato et al. 2018), ``W = V / sigma``, where sigma
+    estimates the largest singular value of V, so that the layer without its activation
+    does not magnify differences between inputs: ``sigma = v @ V @ u`` with two vectors
+    u (n,) and v (in,) among the running statistics in `fastmlp.MLP.buffers`. They start
+    with 15 steps of the power method; each forward pass in training takes one more,
+    ``u = V.T @ v``, ``v = V @ u``, both divided by their norms. Gradients take u and v
+    as constants. A sigma of 0 gives ``W = 0``. Names are those of PyTorch's
+    ``torch.nn.utils.parametrizations.spectral_norm``: b, V as
+    ``parametrizations.weight.original``, then u and v as
+    ``parametrizations.weight.0._u`` and ``_v``.
+
+    Every call computes W anew. For batches this takes little time beside the products,
+    but for a single row about as long as they do: serve `fastmlp.MLP.fold`, a network
+    of plain layers with the same outputs.
     """
 
-    __slots__ = ("activation", "bias", "bias_init", "init", "n")
+    __slots__ = ("activation", "bias", "bias_init", "init", "n", "parametrization")
     kind = "dense"
     _leading = ("n",)
     _defaults: ClassVar[dict[str, Any]] = {
@@ -47,6 +91,7 @@ class Dense(Layer):
         "bias": True,
         "init": None,
         "bias_init": None,
+        "parametrization": None,
     }
 
     n: int
@@ -54,6 +99,7 @@ class Dense(Layer):
     bias: bool
     init: Init | None
     bias_init: Init | None
+    parametrization: str | None
 
     def __init__(
         self,
@@ -62,6 +108,7 @@ class Dense(Layer):
         bias: bool = True,
         init: Init | None = None,
         bias_init: Init | None = None,
+        parametrization: str | None = None,
     ) -> None:
         if isinstance(activation, int):
             raise TypeError(
@@ -78,22 +125,39 @@ class Dense(Layer):
             bias_init = initializers.checked_bias("bias_init", bias_init)
             if not bias:
                 raise ValueError("bias_init must be None if bias=False")
+        if parametrization is not None:
+            parametrization = _validate.choice(
+                "parametrization", parametrization, PARAMETRIZATIONS
+            )
         self._put(
             n=_validate.count("Dense: n", n, 1),
             activation=activation,
             bias=bias,
             init=init,
             bias_init=bias_init,
+            parametrization=parametrization,
         )
+
+    def replaced(self, **changes: Any) -> Dense:
+        """Return a layer with some arguments changed."""
+        names = (*self._leading, *self._defaults)
+        return Dense(**{**dict(zip(names, self._fields(), strict=True)), **changes})
 
     def undrawn(self) -> Dense:
         """Return the layer for a model that is filled with given parameters."""
-        return Dense(self.n, self.activation, self.bias, "zeros")
+        return self.replaced(init="zeros", bias_init=None)
 
     def core_form(self) -> dict[str, Any]:
         """Return the fields of the core's LayerSpec, except for the kind."""
         activation = activation_of(self).core_form()
-        return {"width": self.n, **activation, "bias": self.bias}
+        form = {"width": self.n, **activation, "bias": self.bias}
+        if self.parametrization is not None:
+            form["parametrization"] = self.parametrization
+        return form
+
+    def role(self, of: str) -> str:
+        """Return the name in ``state_dict`` of the core's array "weight", "bias", …."""
+        return PARAMETRIZATIONS.get(self.parametrization or "", {}).get(of, of)
 
     def n_out(self, n_in: int) -> int:
         """Return the output width for an input width."""
@@ -101,8 +165,15 @@ class Dense(Layer):
 
     def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the layer's own arrays by role."""
-        shapes: dict[str, tuple[int, ...]] = {"weight": (self.n, n_in)}
-        return {**shapes, "bias": (self.n,)} if self.bias else shapes
+        weight: dict[str, tuple[int, ...]] = {self.role("weight"): (self.n, n_in)}
+        bias: dict[str, tuple[int, ...]] = {"bias": (self.n,)} if self.bias else {}
+        match self.parametrization:
+            case "weight_norm":
+                return {**bias, self.role("magnitude"): (self.n, 1), **weight}
+            case "spectral_norm":
+                vectors = {self.role("left"): (self.n,), self.role("right"): (n_in,)}
+                return {**bias, **weight, **vectors}
+        return weight | bias
 
 
 def activation_of(layer: Layer) -> Activation:

@@ -120,11 +120,11 @@ class Dropout(_WithProbability):
     Parameters
     ----------
     p : float or Schedule
-        Probability of dropping an element, 0 ≤ p < 1, or a schedule of
-        `fastmlp.schedules` other than `ReduceOnPlateau`, which gives the probability
-        at each step as it would give the learning rate. In `MLP.fit` and
-        `MLP.train_step`, steps are those of the optimiser; in other passes in training
-        mode, the model's passes of this kind so far take their place.
+        Probability of dropping an element, 0 ≤ p < 1, or a schedule, though not
+        `fastmlp.schedules.ReduceOnPlateau`, which gives the probability at each step as
+        it would give the learning rate. In `MLP.fit` and `MLP.train_step`, steps are
+        those of the optimiser; in other passes in training mode, the model's passes of
+        this kind so far take their place.
 
     Raises
     ------

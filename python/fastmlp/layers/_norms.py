@@ -24,14 +24,17 @@ class Normalization(Layer):
     eps: float
     affine: bool
 
-    def _checked_eps(self, eps: object) -> float:
-        """Return a checked eps; refuse a width, which PyTorch's layers take first."""
+    def _checked_eps(self, eps: object, before: str = "") -> float:
+        """Return a checked eps; refuse a width, which PyTorch's layers take instead.
+
+        ``before`` is the text of the arguments that come first.
+        """
         if isinstance(eps, int) and eps > 1:
             got = _validate.shown(eps)
             raise ValueError(
                 f"eps must be a small number, got {got}; if {got} is meant as the "
-                f"width, write fm.{type(self).__name__}(), which takes its width "
-                "from the layer before it"
+                f"width, write fm.{type(self).__name__}({before}), which takes its "
+                "width from the layer before it"
             )
         return _validate.real("eps", eps, 0.0, open_low=True)
 
@@ -45,7 +48,7 @@ class Normalization(Layer):
 
 
 class RowNormalization(Normalization):
-    """Base class of `LayerNorm` and `RMSNorm`, which normalise each row separately."""
+    """Base class of the layers that normalise each row separately."""
 
     __slots__ = ("affine", "eps")
     is_linear = False
@@ -109,6 +112,51 @@ class RMSNorm(RowNormalization):
     def arrays(self, n_in: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the layer's own arrays by role."""
         return {"weight": (n_in,)} if self.affine else {}
+
+
+class GroupNorm(RowNormalization):
+    """Normalisation of groups of each row's units (Wu & He 2018).
+
+    The units of a row form ``groups`` equal groups of neighbours. Each is normalised as
+    `LayerNorm` does the whole row: ``(x - mean) / sqrt(var + eps) * scale + shift``,
+    with the mean and (biased) variance of the group, scale (n,) and shift (n,);
+    PyTorch's ``GroupNorm``.
+
+    Parameters
+    ----------
+    groups : int
+        Number of groups, at least 1; it must divide the width. With 1, the layer is
+        `LayerNorm`.
+    eps : float
+        Positive number added to the variance.
+    affine : bool
+        Whether the layer has a scale (initially 1) and a shift (initially 0), one of
+        each for every unit.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type or is out of range. `fastmlp.MLP` raises
+        ValueError if ``groups`` does not divide the width.
+    """
+
+    __slots__ = ("groups",)
+    kind = "group_norm"
+    flops = (8, 8)
+    _leading = ("groups",)
+
+    groups: int
+
+    def __init__(self, groups: int, eps: float = 1e-5, affine: bool = True) -> None:
+        self._put(
+            groups=_validate.count("groups", groups, 1),
+            eps=self._checked_eps(eps, _validate.shown(groups)),
+            affine=_validate.flag("affine", affine),
+        )
+
+    def core_form(self) -> dict[str, Any]:
+        """Return the fields of the core's LayerSpec, except for the kind."""
+        return {**super().core_form(), "groups": self.groups}
 
 
 class BatchNorm(Normalization):

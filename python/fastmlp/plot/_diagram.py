@@ -72,7 +72,7 @@ def network(mlp: MLP, *, max_units: int = 10, ax: Axes | None = None) -> Axes:
     tallest = max(h.max() for h in heights) + 1.0
 
     # Draw the weights. Larger weights are drawn wider, and on top of smaller ones.
-    params = mlp.params.astype(np.float64)
+    params = mlp._effective().astype(np.float64)
     for k, (_, step, before) in enumerate(columns):
         if step is None:
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -23,6 +23,7 @@ from .normalization import (
     StandardiseNode,
 )
 from .products import column_dot, column_sum, gemm_nn, gemm_nt, gemm_tn, groups
+from .random import from_minus_one_to_one
 
 __all__ = [
     "GLU",
@@ -48,13 +49,25 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Dense:
-    """``h = act(x @ W + b)`` with ``n`` units; None means the network's default."""
+    """``h = act(x @ W + b)`` with ``n`` units; None means the network's default.
+
+    With the parametrization "weight_norm", ``W = V g / norm(V)``, norms of columns;
+    with "spectral_norm", ``W = V / sigma`` with ``sigma = v @ V @ u``, where u and v
+    approach the first singular vectors by a step of the power method in each pass in
+    training mode.
+    """
 
     n: int
     activation: str | Activation | None = None
     bias: bool = True
     init: Init | None = None
     bias_init: Init | None = None
+    parametrization: str | None = None
+
+    def __post_init__(self) -> None:
+        known = (None, "weight_norm", "spectral_norm")
+        if self.parametrization not in known:
+            raise ValueError(f"parametrization must be one of {known}")
 
 
 class Activation:
@@ -305,27 +318,126 @@ def _halves(rows: Array, m: int) -> list[Array]:
 class DenseNode(Node):
     """``dz = dh act'``, ``dW = x.T @ dz``, ``db = sum(dz)``, ``dx = dz @ W.T``."""
 
+    @property
+    def weight(self) -> str:
+        """The name of W or of V, which stands for it."""
+        own = {"weight_norm": "original1", "spectral_norm": "original"}
+        kind = self.layer.parametrization
+        return self._named(f"parametrizations.weight.{own[kind]}" if kind else "weight")
+
+    @property
+    def _magnitude(self) -> str:
+        return self._named("parametrizations.weight.original0")
+
+    def _named(self, role: str) -> str:
+        return f"{self.name}.{role}"
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        bias = {f"{self.name}.bias": (self.n_out,)} if self.layer.bias else {}
-        return {f"{self.name}.weight": (self.n_in, self.n_out), **bias}
+        bias: dict[str, tuple[int, ...]] = {}
+        if self.layer.bias:
+            bias[self._named("bias")] = (self.n_out,)
+        weight: dict[str, tuple[int, ...]] = {self.weight: (self.n_in, self.n_out)}
+        if self.layer.parametrization is None:
+            return weight | bias
+        if self.layer.parametrization == "spectral_norm":
+            return bias | weight
+        return {**bias, self._magnitude: (1, self.n_out), **weight}
+
+    def statistics(self) -> dict[str, int]:
+        if self.layer.parametrization != "spectral_norm":
+            return {}
+        names = (self._named(f"parametrizations.weight.0.{v}") for v in ("_u", "_v"))
+        return dict(zip(names, (self.n_out, self.n_in), strict=True))
+
+    def start(self, params: Mapping[str, Array], running: Mapping[str, Array]) -> None:
+        """Set the magnitudes so that W is V, and find singular vectors in 15 steps."""
+        v = params[self.weight]
+        if self.layer.parametrization == "weight_norm":
+            params[self._magnitude][:] = _norms(v)
+        if self.layer.parametrization == "spectral_norm":
+            vectors = from_minus_one_to_one(self.n_out + self.n_in).astype(v.dtype)
+            pair = vectors[: self.n_out], vectors[self.n_out :]
+            for _ in range(15):
+                pair = _power_step(v, *pair)
+            for name, vector in zip(self.statistics(), pair, strict=True):
+                running[name][:] = vector
+
+    def matrix(self, run: Pass) -> tuple[Array, Any]:
+        """Return W, and for spectral normalisation u, v and sigma."""
+        given = run.params[self.weight]
+        if self.layer.parametrization is None:
+            return given, None
+        if self.layer.parametrization == "weight_norm":
+            return given * _over(run.params[self._magnitude], _norms(given)), None
+        names = list(self.statistics())
+        u, v = (run.buffers[name] for name in names)
+        if run.draw is not None:
+            u, v = _power_step(given, u, v)
+            run.running |= {names[0]: u, names[1]: v}
+        sigma = v @ given @ u
+        return given * _over(np.ones_like(sigma), sigma), (u, v, sigma)
 
     def forward(self, x: Array, run: Pass) -> tuple[Array, Any]:
-        w, b = run.params[f"{self.name}.weight"], run.params.get(f"{self.name}.bias")
+        w, vectors = self.matrix(run)
         z = np.empty((len(x), self.n_out), dtype=x.dtype)
-        gemm_nn(z, x, w, b)
+        gemm_nn(z, x, w, run.params.get(self._named("bias")))
         h, saved = activate(z, *named_activation(self.layer.activation))
-        return h, (x, saved)
+        return h, (x, saved, w, vectors)
 
     def backward(self, dh: Array, saved: Any, run: Pass) -> Array:
-        x, kept = saved
+        x, kept, w, vectors = saved
         dz = np.empty_like(dh)
         dx: Array = np.empty_like(x)
         activation_backward(dz, dh, kept, *named_activation(self.layer.activation))
-        gemm_tn(run.grads[f"{self.name}.weight"], x, dz)
+        gemm_tn(run.grads[self.weight], x, dz)
         if self.layer.bias:
-            column_sum(run.grads[f"{self.name}.bias"], dz)
-        gemm_nt(dx, dz, run.params[f"{self.name}.weight"])
+            column_sum(run.grads[self._named("bias")], dz)
+        gemm_nt(dx, dz, w)
+        self._pull_back(run, vectors)
         return dx
+
+    def _pull_back(self, run: Pass, vectors: Any) -> None:
+        """Turn the gradient of W, which is in the place of V's, into those of V and g.
+
+        Weight normalisation: with the directions n of V's columns, dg = sum(dW n), and
+        dV is g / norm(V) times the part of dW that is orthogonal to n. Spectral
+        normalisation: dV = dW / sigma - sum(dW V) / sigma^2 v u^T.
+        """
+        given, grad = run.params[self.weight], run.grads[self.weight]
+        if self.layer.parametrization == "weight_norm":
+            norm = _norms(given)
+            direction = given * _over(np.ones_like(norm), norm)
+            along = (grad * direction).sum(axis=0, keepdims=True)
+            run.grads[self._magnitude][...] = along
+            factor = _over(run.params[self._magnitude], norm)
+            grad[...] = factor * (grad - direction * along)
+        if self.layer.parametrization == "spectral_norm":
+            u, v, sigma = vectors
+            inverse = _over(np.ones_like(sigma), sigma)
+            along = (grad * given).sum() * inverse
+            grad[...] = (grad - along * np.outer(v, u)) * inverse
+
+
+def _power_step(given: Array, u: Array, v: Array) -> tuple[Array, Array]:
+    """Return u and v after a step of the power method."""
+    u = _unit(given.T @ v, u)
+    return u, _unit(given @ u, v)
+
+
+def _unit(vector: Array, before: Array) -> Array:
+    """Return ``vector / norm``, or ``before`` if the norm is 0."""
+    norm = np.sqrt((vector * vector).sum())
+    return before if norm == 0 else np.asarray(vector / max(norm, 1e-12))
+
+
+def _norms(v: Array) -> Array:
+    """Return the norms of columns, (1, n)."""
+    return np.asarray(np.sqrt((v * v).sum(axis=0, keepdims=True)))
+
+
+def _over(a: Array, norm: Array) -> Array:
+    """Return ``a / norm``, or 0 where the norm is 0."""
+    return np.divide(a, norm, out=np.zeros_like(norm), where=norm != 0)
 
 
 class _ActivationNode(Node):
@@ -705,6 +817,11 @@ def fold(nodes: list[Node], run: Pass) -> list[Folded]:
         own = [run.params[name].astype(np.float64) for name in node.shapes()]
         running = [run.buffers[n].astype(np.float64) for n in node.running]
         item = Folded(node.layer, own, running)
+        if isinstance(node, DenseNode) and node.layer.parametrization is not None:
+            plain = replace(node.layer, parametrization=None)
+            item = Folded(plain, [node.matrix(run)[0].astype(np.float64)], [])
+            if plain.bias:
+                item.params.append(own[0])
         if isinstance(node, BatchNormNode):
             before = items[-1].layer if items else None
             if isinstance(before, Dense) and before.activation == "identity":

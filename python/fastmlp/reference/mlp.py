@@ -133,8 +133,8 @@ class MLP:
         self.n_params = sum(math.prod(s) for s in self._shapes().values())
         self._params = np.zeros(self.n_params, dtype=self.dtype)
         norms = [leaf for leaf in self._leaves if isinstance(leaf, BatchNormNode)]
-        size = sum(len(leaf.running) * leaf.n_out for leaf in self._leaves)
-        self._buffers = np.zeros(size, dtype=self.dtype)
+        sizes = [size for n in self._leaves for size in n.statistics().values()]
+        self._buffers = np.zeros(sum(sizes), dtype=self.dtype)
         self._batches = np.zeros(len(norms), dtype=np.int64)
         self._connect()
         for leaf in self._leaves:
@@ -153,6 +153,7 @@ class MLP:
             w, b = self.weights[i], self.biases[i]
             how, bias_how = dense.layer.init, dense.layer.bias_init
             initialize(rng, w, b, how, kinds[i], hidden, bias_how, first=i == 0)
+            dense.start(self._named, self._running)
         for leaf in self._leaves:
             scaled = isinstance(leaf, NormNode) and leaf.layer.affine
             if scaled or isinstance(leaf, ScaleNode):
@@ -178,14 +179,14 @@ class MLP:
         """Create the views of the flat parameters and buffers."""
         self._named = self._views(self._params)
         denses = [leaf for leaf in self._leaves if isinstance(leaf, DenseNode)]
-        self.weights = tuple(self._named[f"{d.name}.weight"] for d in denses)
+        self.weights = tuple(self._named[d.weight] for d in denses)
         self.biases = tuple(self._named.get(f"{d.name}.bias") for d in denses)
         self._running: dict[str, Array] = {}
         start = 0
         for leaf in self._leaves:
-            for name in leaf.running:
-                self._running[name] = self._buffers[start : start + leaf.n_out]
-                start += leaf.n_out
+            for name, size in leaf.statistics().items():
+                self._running[name] = self._buffers[start : start + size]
+                start += size
         # The shape of the last forward pass's output, and the values backward needs.
         self._kept: tuple[tuple[int, ...], Tape] | None = None
 
@@ -222,7 +223,7 @@ class MLP:
             for name in leaf.shapes():
                 view = self._named[name]
                 views[name] = view.T if isinstance(leaf, DenseNode) else view
-            views |= {name: self._running[name] for name in leaf.running}
+            views |= {name: self._running[name] for name in leaf.statistics()}
             if isinstance(leaf, BatchNormNode):
                 count = self._batches[norms : norms + 1].reshape(())
                 views[f"{leaf.name}.num_batches_tracked"] = count

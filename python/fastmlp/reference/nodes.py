@@ -56,6 +56,10 @@ class Node:
         """Return the shapes of the node's parameters by name, in order."""
         return {}
 
+    def statistics(self) -> dict[str, int]:
+        """Return the sizes of the node's running statistics by name, in order."""
+        return dict.fromkeys(self.running, self.n_out)
+
     def forward(self, x: Array, run: Pass) -> tuple[Array, Any]:
         """Return the output and the values that backward needs."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Layer, root-mean-square and batch normalisation: kernels, layers and nodes."""
+"""Normalisation of rows, of groups in rows and of columns: kernels, layers, nodes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .products import column_sum, groups
 
 __all__ = [
     "BatchNorm",
+    "GroupNorm",
     "LayerNorm",
     "RMSNorm",
     "Standardise",
@@ -72,6 +73,14 @@ def _scaled(normal: Array, scale: Array | None, shift: Array | None) -> Array:
     return np.asarray(normal * scale if shift is None else normal * scale + shift)
 
 
+def _parts(rows: Array, parts: int) -> Array:
+    """Return the parts of rows ``(m, n)`` as rows ``(m parts, n / parts)``."""
+    m, n = rows.shape
+    if parts < 1 or n % parts != 0:
+        raise ValueError(f"parts must divide the number of columns, {n}, got {parts}")
+    return rows.reshape(m * parts, n // parts)
+
+
 def layer_norm_forward(
     h: Array,
     xhat: Array | None,
@@ -81,12 +90,15 @@ def layer_norm_forward(
     shift: Array | None,
     eps: float,
     centred: bool = True,
+    parts: int = 1,
 ) -> None:
     """``h = xhat scale + shift``, with xhat and rstd of each row from `normalize`.
 
-    If ``scale`` is None, ``h = xhat``. ``shift`` is used only if ``centred``.
+    If ``scale`` is None, ``h = xhat``. ``shift`` is used only if ``centred``. Each of
+    ``parts`` equal parts of a row is normalised like a row; rstd is (m parts,).
     """
-    normal, _, _, deviation = normalize(x, 1, eps, centred)
+    normal, _, _, deviation = normalize(_parts(x, parts), 1, eps, centred)
+    normal = normal.reshape(x.shape)
     if xhat is not None:
         xhat[...] = normal
     if rstd is not None:
@@ -102,10 +114,12 @@ def layer_norm_backward(
     scale: Array | None,
     accumulate: bool = False,
     centred: bool = True,
+    parts: int = 1,
 ) -> None:
     """Write the gradient with respect to x to ``dx``, or add it if ``accumulate``."""
-    dn = dh if scale is None else dh * scale
-    back = normalize_backward(dn, xhat, rstd[:, np.newaxis], 1, centred)
+    dn, normal = (dh if scale is None else dh * scale), _parts(xhat, parts)
+    back = normalize_backward(_parts(dn, parts), normal, rstd[:, None], 1, centred)
+    back = back.reshape(dx.shape)
     dx[...] = dx + back if accumulate else back
 
 
@@ -119,6 +133,7 @@ def layer_norm_second(
     scale: Array | None,
     accumulate: bool = False,
     centred: bool = True,
+    parts: int = 1,
 ) -> None:
     """Write the derivative of :func:`layer_norm_backward` along a direction.
 
@@ -130,9 +145,15 @@ def layer_norm_second(
     """
     m = len(c)
     factor = 1 if scale is None else scale
-    u, hat, r = (c * factor)[:, np.newaxis], xhat[:, np.newaxis], rstd[:, None, None]
-    along = groups(t, m)
-    du = np.zeros_like(along) if dot is None else groups(dot, m) * factor
+
+    def split(rows: Array) -> Array:
+        """Return rows as (rows of c, directions, parts, elements of a part)."""
+        return groups(_parts(rows, parts), m).reshape(m, -1, parts, n // parts)
+
+    n = c.shape[1]
+    u, hat, r = split(c * factor), split(xhat), rstd.reshape(m, 1, parts, 1)
+    along = split(t)
+    du = np.zeros_like(along) if dot is None else split(dot * factor)
 
     def mean(a: Array) -> Array:
         return np.asarray(a.mean(axis=-1, keepdims=True))
@@ -212,6 +233,18 @@ class LayerNorm(Normalization):
 class RMSNorm(Normalization):
     """``h = scale x / sqrt(mean(x^2) + eps)``, of each row."""
 
+    eps: float = 1e-5
+    affine: bool = True
+
+
+@dataclass(frozen=True)
+class GroupNorm(Normalization):
+    """The formula of `LayerNorm`, with the mean and variance of each group of a row.
+
+    The groups are ``groups`` equal parts of a row.
+    """
+
+    groups: int
     eps: float = 1e-5
     affine: bool = True
 
@@ -326,6 +359,9 @@ class NormNode(Node):
             dn = dh * self._scale_and_shift(run.params)[0]
         if axis is None:
             return np.asarray(rstd * dn)
+        return self._to_input(dn, normal, rstd, axis).reshape(dh.shape)
+
+    def _to_input(self, dn: Array, normal: Array, rstd: Array, axis: int) -> Array:
         return normalize_backward(dn, normal, rstd, axis, self.centred)
 
 
@@ -333,6 +369,18 @@ class LayerNormNode(NormNode):
     def _normalize(self, x: Array, run: Pass) -> tuple[Array, Array, int | None]:
         normal, _, _, rstd = normalize(x, 1, self.layer.eps, self.centred)
         return normal, rstd, 1
+
+
+class GroupNormNode(NormNode):
+    def _normalize(self, x: Array, run: Pass) -> tuple[Array, Array, int | None]:
+        normal, _, _, rstd = normalize(
+            _parts(x, self.layer.groups), 1, self.layer.eps, self.centred
+        )
+        return normal.reshape(x.shape), rstd, 1
+
+    def _to_input(self, dn: Array, normal: Array, rstd: Array, axis: int) -> Array:
+        dn, normal = (_parts(a, self.layer.groups) for a in (dn, normal))
+        return super()._to_input(dn, normal, rstd, axis)
 
 
 class RMSNormNode(LayerNormNode):
@@ -368,5 +416,6 @@ class BatchNormNode(NormNode):
 NORM_NODES: dict[type, type[NormNode]] = {
     LayerNorm: LayerNormNode,
     RMSNorm: RMSNormNode,
+    GroupNorm: GroupNormNode,
     BatchNorm: BatchNormNode,
 }

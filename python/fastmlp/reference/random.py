@@ -23,6 +23,7 @@ _MASK32 = 0xFFFFFFFF
 _MASK64 = 0xFFFFFFFFFFFFFFFF
 
 _SHUFFLE_STREAM = 0x53485546  # "SHUF"
+_INITIALIZE_STREAM = 0x494E4954
 
 _DROPOUT_STREAM = 0x44524F50  # "DROP"
 
@@ -54,6 +55,22 @@ def philox4x32(
     return c0, c1, c2, c3
 
 
+def _bits(seed: int, stream: int, group: int, n: int) -> npt.NDArray[np.uint64]:
+    """Return ``n`` words of 64 random bits, which depend on (seed, group, index)."""
+    draws = np.arange(n, dtype=np.uint64)
+    words = philox4x32(
+        (draws & np.uint64(_MASK32), draws >> np.uint64(32), group & _MASK32, stream),
+        (seed & _MASK32, (seed >> 32) & _MASK32),
+    )
+    return np.asarray(words[0] | (words[1] << np.uint64(32)))
+
+
+def from_minus_one_to_one(n: int) -> npt.NDArray[np.float64]:
+    """Return ``n`` random numbers, the same in each call."""
+    bits = _bits(0, _INITIALIZE_STREAM, 0, n)
+    return np.asarray(2 * ((bits >> np.uint64(11)) * 2.0**-53) - 1)
+
+
 def shuffle(order: npt.NDArray[np.int64], seed: int, epoch: int) -> None:
     """Write to ``order`` the permutation of 0..N-1 that (seed, epoch) determines.
 
@@ -62,17 +79,7 @@ def shuffle(order: npt.NDArray[np.int64], seed: int, epoch: int) -> None:
     64-bit word r depends only on (seed, epoch, i).
     """
     n = len(order)
-    draws = np.arange(n, dtype=np.uint64)
-    words = philox4x32(
-        (
-            draws & np.uint64(_MASK32),
-            draws >> np.uint64(32),
-            epoch & _MASK32,
-            _SHUFFLE_STREAM,
-        ),
-        (seed & _MASK32, (seed >> 32) & _MASK32),
-    )
-    random = (words[0] | (words[1] << np.uint64(32))).tolist()
+    random = _bits(seed, _SHUFFLE_STREAM, epoch, n).tolist()
     result = list(range(n))
     for i in range(n - 1, 0, -1):
         j = random[i] * (i + 1) >> 64  # Python integers: the full 128-bit product
@@ -88,7 +95,7 @@ def dropout_mask(
 ) -> npt.NDArray[np.bool_]:
     """Return the mask of the elements that dropout keeps, with probability 1 - p each.
 
-    An element is kept if its word of `_words` is less than floor((1 - p) 2^32).
+    An element is kept if its word of ``_words`` is less than floor((1 - p) 2^32).
     """
     size = math.prod(shape)
     words = _words(size, seed, epoch, step, layer).ravel()
@@ -131,10 +138,10 @@ def normal_numbers(
 ) -> Array:
     """Return standard normal numbers for ``size`` elements (Box & Muller [15]).
 
-    The words v and w of two elements, in the order of `_words`, are used together. The
-    numbers are ``r cos(t)`` and ``r sin(t)`` with ``r = sqrt(-2 log(u))``, where u is
-    v // 2 on a scale from 0 to 1, and t is w as a signed number on a scale from -pi to
-    pi. In both dtypes u and w are rounded to float32, so that the results agree.
+    The words v and w of two elements, in the order of ``_words``, are used together.
+    The numbers are ``r cos(t)`` and ``r sin(t)`` with ``r = sqrt(-2 log(u))``, where u
+    is v // 2 on a scale from 0 to 1, and t is w as a signed number on a scale from -pi
+    to pi. In both dtypes u and w are rounded to float32, so that the results agree.
     """
     words = _words(size, seed, epoch, step, layer).astype(np.uint32)
     v, w = words[:, 0::2], words[:, 1::2].astype(np.int32)

@@ -31,6 +31,7 @@ void clear_frozen(const DerivativePass<T>& pass, const OpPlan& op) {
   for (Index r = 0; r < pass.tile.all(); ++r, row += stride) {
     if (op.weight_frozen) std::fill_n(row + op.weight, op.weight_size, T(0));
     if (op.bias_frozen) std::fill_n(row + op.bias, op.n_out, T(0));
+    if (op.magnitude_frozen) std::fill_n(row + op.magnitude, op.n_out, T(0));
   }
 }
 
@@ -38,7 +39,8 @@ void clear_frozen(const DerivativePass<T>& pass, const OpPlan& op) {
 // rq.of_params. `seeds`: the transposed weights of the last op, if
 // plan.seeds_from_weights.
 template <class T>
-void compute_cotangents(const DerivativePass<T>& pass, const T* seeds) {
+void compute_cotangents(const DerivativePass<T>& pass, const T* seeds,
+                        const EffectiveParams<T>& effective) {
   const Request<T>& rq = pass.rq;
   const DerivativePlan& plan = pass.plan;
   const Tile& tile = pass.tile;
@@ -92,6 +94,12 @@ void compute_cotangents(const DerivativePass<T>& pass, const T* seeds) {
         const Index stride = pass.net.n_params;
         kind.row_gradients(a, op, pass.out(stride), stride, pass.value_of(op.input),
                            dz);
+        if (op.is_parametrized()) {
+          T* row = pass.out(stride);
+          for (Index r = 0; r < pass.tile.all(); ++r, row += stride) {
+            effective.pull_back(op, row, pass.me.correction);
+          }
+        }
         clear_frozen(pass, op);
       }
       kind.cotangent(a, op, c);

@@ -28,13 +28,13 @@ struct TileMemory {
     bool has_dot = false;
   };
   std::vector<OfOp> ops;
-  std::vector<T*> slots;  // for first derivatives
-  T* spread = nullptr;    // one number for each direction
-  T* losses = nullptr;    // of each row
-  T* scales = nullptr;    // of each row's loss
-  T* identity = nullptr;  // unit vectors, where they are needed in memory
-  T* product = nullptr;   // second: cotangent * act''
-  T* scratch = nullptr;   // left operands
+  std::vector<T*> slots;    // for first derivatives
+  T* correction = nullptr;  // memory for EffectiveParams::pull_back
+  T* losses = nullptr;      // of each row
+  T* scales = nullptr;      // of each row's loss
+  T* identity = nullptr;    // unit vectors, where they are needed in memory
+  T* product = nullptr;     // second: cotangent * act''
+  T* scratch = nullptr;     // left operands
   // For each row of a relu's outputs: the indices of the positive outputs, and how many
   // there are.
   std::vector<int32_t> list, count;
@@ -84,8 +84,7 @@ class DerivativePass {
             statistics(l),
             plan.packs_tangents[l] ? shared_[l].packed : nullptr,
             shared_[l].packed_transposed,
-            me.scratch,
-            me.spread};
+            me.scratch};
   }
   const OpMemory<T>& shared(size_t l) const { return shared_[l]; }
 

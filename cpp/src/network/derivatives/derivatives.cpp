@@ -17,7 +17,8 @@ template <class T>
 class Derivation {
  public:
   Derivation(const NetworkView<T>& view, const Request<T>& request)
-      : view_(view),
+      : given_(view.params),
+        view_(view),
         net_(view.net),
         rq_(request),
         plan_(plan_derivatives(view.net, request)),
@@ -30,7 +31,9 @@ class Derivation {
     memory.reserve(count.used());
     Arena<T> arena(memory.data());
     take_memory(arena);
+    view_.params = effective().data();
     run_team(plan_.team, [&](const Team& team) {
+      effective().compute(team);
       prepare(team);
       team.barrier();
       derive(team, members_[static_cast<size_t>(team.rank())]);
@@ -39,6 +42,9 @@ class Derivation {
 
  private:
   bool wants_second() const { return rq_.mode == Mode::second; }
+  EffectiveParams<T> effective() const {
+    return {net_, given_, view_.buffers, effective_memory_};
+  }
 
   void take_memory(Arena<T>& arena) {
     const bool packs_transposed = rq_.mode != Mode::tangents;
@@ -49,6 +55,7 @@ class Derivation {
         kind.take_shared_memory(arena, op, packs, packs_transposed, shared_[l]);
       });
     }
+    effective_memory_ = arena.take(EffectiveParams<T>::memory_size(net_));
     if (plan_.seeds_from_weights) {
       seeds_ = arena.take(net_.ops.back().n_in * net_.n_out);
     }
@@ -83,7 +90,7 @@ class Derivation {
     me.slots.clear();
     for (const Index width : plan_.slot_width)
       me.slots.push_back(arena.take(all * width));
-    me.spread = arena.take(plan_.tile_directions);
+    if (net_.n_derived > 0) me.correction = arena.take(net_.widest);
     me.losses = arena.take(rows);
     me.scales = arena.take(rows);
     if (plan_.needs_identity) me.identity = arena.take(all * net_.n_in);
@@ -125,7 +132,7 @@ class Derivation {
           compute_tangents(pass);
           break;
         case Mode::cotangents:
-          compute_cotangents(pass, seeds_);
+          compute_cotangents(pass, seeds_, effective());
           break;
         case Mode::second:
           compute_second_order(pass);
@@ -135,13 +142,15 @@ class Derivation {
     }
   }
 
-  const NetworkView<T>& view_;
+  const T* given_;       // parameters
+  NetworkView<T> view_;  // with the parameters as ops read them
   const NetworkPlan& net_;
   const Request<T>& rq_;
   const DerivativePlan plan_;
   std::vector<OpMemory<T>> shared_;  // by op
   std::vector<TileMemory<T>> members_;
   T* seeds_ = nullptr;  // the last op's weights, transposed
+  T* effective_memory_ = nullptr;
 };
 
 template <class T>

@@ -16,6 +16,7 @@
 #include "fastmlp/optimizer.h"
 #include "fastmlp/random.h"
 #include "network/ops/dense_bfloat16.h"
+#include "network/ops/effective_params.h"
 #include "network/ops/op.h"
 #include "threading/stop.h"
 
@@ -108,10 +109,18 @@ struct DenseOp : OpDefaults {
                                   std::to_string(spec.width));
     op.n_out = spec.width;
     op.activation = checked(spec.activation);
-    op.weight = net.add_params(op.n_in, op.n_out);
     op.weight_size = op.n_in * op.n_out;
     op.operands = net.operands;
-    if (spec.bias) op.bias = net.add_params(1, op.n_out);
+    op.parametrization = spec.parametrization;
+    if (op.is_parametrized()) {
+      // The order of PyTorch's parameters.
+      if (spec.bias) op.bias = net.add_params(1, op.n_out);
+      plan_parametrization(net, op);
+      op.weight = net.add_params(op.n_in, op.n_out);
+    } else {
+      op.weight = net.add_params(op.n_in, op.n_out);
+      if (spec.bias) op.bias = net.add_params(1, op.n_out);
+    }
     return net.push(std::move(op));
   }
 

@@ -1,4 +1,5 @@
-// Normalisations: of rows by layer_norm and rms_norm, of columns by batch_norm.
+// Normalisations: of rows by layer_norm, rms_norm and group_norm, of columns by
+// batch_norm.
 #pragma once
 
 #include <algorithm>
@@ -93,7 +94,8 @@ void norm_row_gradients(const DirectionArgs<T>& a, const OpPlan& op, T* grads,
 }
 
 // A normalisation of rows. It is layer_norm if kCentred, else rms_norm, which takes the
-// mean to be 0 and has no shift. The statistics hold 1 / deviation for each row.
+// mean to be 0 and has no shift. The statistics hold 1 / deviation for each group of
+// each row; only group_norm has more than one group.
 template <bool kCentred>
 struct RowNormOp : OpDefaults {
   static int plan(NetworkPlan& net, const LayerSpec& spec, OpPlan op, int /*start*/) {
@@ -111,7 +113,7 @@ struct RowNormOp : OpDefaults {
   static void take_row_memory(Arena<T>& arena, const OpPlan& op, Index rows,
                               OpMemory<T>& memory) {
     memory.kept = arena.take(rows * op.n_out);
-    memory.statistics = arena.take(rows);
+    memory.statistics = arena.take(rows * op.groups);
   }
 
   template <class T>
@@ -123,10 +125,11 @@ struct RowNormOp : OpDefaults {
   template <class T>
   static void forward(const ForwardArgs<T>& a, const OpPlan& op) {
     const Index n = op.n_out;
-    T* const rstd = a.statistics ? a.statistics + a.row : nullptr;
-    a.table.layer_norm_forward(
-        a.z, n, a.kept, n, rstd, a.x, n, parameters(a.params, op.weight),
-        parameters(a.params, op.bias), epsilon<T>(op.eps), kCentred, a.rows, n);
+    T* const rstd = a.statistics ? a.statistics + a.row * op.groups : nullptr;
+    a.table.layer_norm_forward(a.z, n, a.kept, n, rstd, a.x, n,
+                               parameters(a.params, op.weight),
+                               parameters(a.params, op.bias), epsilon<T>(op.eps),
+                               kCentred, a.rows, op.groups, n);
     activate(a, op);
   }
 
@@ -134,10 +137,10 @@ struct RowNormOp : OpDefaults {
   static void backward(const BackwardArgs<T>& a, const OpPlan& op) {
     activation_backward(a, op, a.z);
     if (!a.dx) return;
-    const Index n = op.n_out;
-    a.table.layer_norm_backward(a.dx, n, a.dz, n, a.kept, n, a.statistics + a.row,
-                                parameters(a.params, op.weight), kCentred,
-                                op.adds_input, a.rows, n);
+    const Index n = op.n_out, groups = op.groups;
+    a.table.layer_norm_backward(
+        a.dx, n, a.dz, n, a.kept, n, a.statistics + a.row * groups, groups,
+        parameters(a.params, op.weight), kCentred, op.adds_input, a.rows, groups, n);
   }
 
   template <class T>
@@ -179,7 +182,7 @@ struct RowNormOp : OpDefaults {
                      const CotangentArgs<T>& c, const T* dz, const T* t) {
     a.table.layer_norm_second(c.dx, c.dz, dz, t, a.kept, a.statistics,
                               parameters(a.params, op.weight), kCentred, c.adds_input,
-                              a.rows, a.directions, op.n_out);
+                              a.rows, a.directions, op.groups, op.n_out);
   }
 
  private:
@@ -188,21 +191,35 @@ struct RowNormOp : OpDefaults {
   template <class T>
   static void project(const DirectionArgs<T>& a, const OpPlan& op, T* out, const T* in,
                       const T* scale, bool adds) {
-    const Index n = op.n_out, k = a.directions;
+    const Index n = op.n_out, k = a.directions, groups = op.groups;
     if (k == 1) {
-      a.table.layer_norm_backward(out, n, in, n, a.kept, n, a.statistics, scale,
-                                  kCentred, adds, a.rows, n);
+      a.table.layer_norm_backward(out, n, in, n, a.kept, n, a.statistics, groups, scale,
+                                  kCentred, adds, a.rows, groups, n);
       return;
     }
+    // All directions of a row have the same normalised values and factors.
     for (Index i = 0; i < a.rows; ++i) {
-      std::fill_n(a.spread, k, a.statistics[i]);
       a.table.layer_norm_backward(out + i * k * n, n, in + i * k * n, n, a.kept + i * n,
-                                  0, a.spread, scale, kCentred, adds, k, n);
+                                  0, a.statistics + i * groups, 0, scale, kCentred,
+                                  adds, k, groups, n);
     }
   }
 };
 using LayerNormOp = RowNormOp<true>;
 using RMSNormOp = RowNormOp<false>;
+
+// Group normalisation (Wu & He 2018).
+struct GroupNormOp : LayerNormOp {
+  static int plan(NetworkPlan& net, const LayerSpec& spec, OpPlan op, int start) {
+    if (spec.groups < 1 || op.n_in % spec.groups != 0)
+      throw std::invalid_argument(
+          "layer " + op.name + " (group_norm) divides its input into " +
+          std::to_string(spec.groups) + " groups, which must divide its width, " +
+          std::to_string(op.n_in));
+    op.groups = spec.groups;
+    return LayerNormOp::plan(net, spec, std::move(op), start);
+  }
+};
 
 // Batch normalisation. In training it depends on the whole batch; see op.h. Its
 // statistics are vectors of n_out elements: the mean and 1 / deviation; in training

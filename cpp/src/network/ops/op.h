@@ -139,7 +139,6 @@ struct DirectionArgs {
   const T* packed;      // packed weights; null: use the unpacked ones
   const T* packed_transposed;
   T* scratch;  // left operands
-  T* spread;   // `directions` elements
   Index all() const { return rows * directions; }
 };
 

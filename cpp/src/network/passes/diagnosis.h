@@ -190,7 +190,8 @@ class Diagnosis {
     const auto finite = [&](Index offset, Index size) {
       return offset < 0 || first_nonfinite(vector + offset, size) < 0;
     };
-    return finite(op.weight, op.weight_size) && finite(op.bias, op.n_out);
+    return finite(op.weight, op.weight_size) && finite(op.bias, op.n_out) &&
+           finite(op.magnitude, op.n_out);
   }
 
   const NetworkPlan& net_;

@@ -67,10 +67,14 @@ class Inference {
     const Index scratch_size = few_ ? 0 : dense_left_scratch_size<T>(net_, tile_);
     const Index per_member =
         net_.n_inference_buffers * values_ + tile_ + net_.n_buffers + scratch_size;
-    memory.buffer.reserve(packed_size + plan_.most * per_member);
+    const Index size = packed_size + plan_.most * per_member;
+    memory.buffer.reserve(size + EffectiveParams<T>::memory_size(net_));
     T* const base = memory.buffer.data();
     place_packed(memory.packed, base);
+    const EffectiveParams<T> effective(net_, params_, buffers_, base + size);
+    params_ = effective.data();
     run_team(plan_, [&](const Team& team) {
+      effective.compute(team);
       if (packed_size > 0) {
         for (size_t l = 0; l < net_.ops.size(); ++l) {
           if (!memory.packed[l]) continue;

@@ -55,12 +55,16 @@ void gather_rows(T* dst, const T* src, const int64_t* order, Index rows, Index w
 }
 
 // Forward, loss, backward and update of one batch in one parallel region:
+//   every member computes its part of parametrised weights, if there are any
+//   --- barrier
 //   every member packs its part of the weights
 //   --- barrier; then for each chunk of rows:
 //       every member runs forward and backward on its rows
 //       --- barrier
 //       every member computes its part of the weight gradients
 //       --- barrier
+//   every member turns its part of the gradients of parametrised weights
+//   --- barrier
 //   every member updates its part of the parameters
 // Ops that in training depend on the whole batch need all rows before their forward and
 // before their backward. So they divide both passes into segments with barriers between
@@ -72,7 +76,7 @@ class Pass {
  public:
   Pass(const NetworkPlan& net, const T* params, Workspace<T>& ws,
        const PassArgs<T>& args)
-      : net_(net), params_(params), ws_(ws), args_(args), table_(kernels<T>()) {
+      : net_(net), given_(params), ws_(ws), args_(args), table_(kernels<T>()) {
     if (net.operands == Operands::bfloat16 && !args.full_operands) {
       bfloat16_ = &active_bfloat16_kernels();
     }
@@ -91,6 +95,7 @@ class Pass {
     block_rows_ = std::min(chunk_ / plan_.most, tile_rows<T>(net));
     ws_.prepare(net, chunk_, args_.rows, plan_.most, !args_.sparse);
     if (args_.matrices) args_.matrices->prepare(net, plan_.most);
+    params_ = effective().data();
   }
 
   // Returns the loss (0 for a given dy). The update is skipped if the loss or the
@@ -105,6 +110,7 @@ class Pass {
         fill_row_scale<T>(ws_.row_scale, args_.targets.weights, args_.order,
                           normalizer_, rows);
       }
+      effective().compute(team);
       pack(team);
       // A backward pass alone uses the statistics that its forward pass has set.
       if (args_.forward && team.rank() == 0) {
@@ -120,6 +126,10 @@ class Pass {
         if (!args_.backward) continue;
         team.barrier();
         if (!stop_requested()) weight_gradients(team, first, n);
+      }
+      if (args_.grads && net_.n_derived > 0) {
+        team.barrier();
+        if (!effective().pull_back(team, args_.grads)) note_not_finite();
       }
       double mean = 0.0;
       if (args_.loss) {
@@ -143,7 +153,7 @@ class Pass {
     return value;
   }
 
-  // Moves running statistics towards those of the batch.
+  // Moves running statistics towards those of the batch, and sets singular vectors.
   void update_running_statistics(T* buffers) const {
     const CoreFpEnvironment environment;
     for (const int b : net_.batch_ops) {
@@ -152,6 +162,7 @@ class Pass {
                                        args_.rows);
       });
     }
+    effective().keep_singular_vectors(buffers);
   }
 
   // The workspace still holds the values of this many rows after the pass, the last of
@@ -164,10 +175,18 @@ class Pass {
 
   // Explains from the values of this pass why the loss or the gradient is not finite.
   std::string diagnosis() const {
-    return Diagnosis<T>(net_, params_, ws_, args_, chunk_ >= args_.rows).text();
+    return Diagnosis<T>(net_, given_, ws_, args_, chunk_ >= args_.rows).text();
   }
 
  private:
+  // A backward pass alone uses the singular vectors that its forward pass has set.
+  EffectiveParams<T> effective() const {
+    return {net_, given_, args_.buffers, ws_.effective,
+            args_.training && args_.forward};
+  }
+
+  void note_not_finite() { finite_.store(false, std::memory_order_relaxed); }
+
   double normalizer() const {
     return loss_normalizer(*args_.loss, args_.targets, args_.order, args_.rows,
                            net_.n_out);
@@ -451,11 +470,11 @@ class Pass {
   // member owns a part of each parameter array and runs over all rows in order.
   void weight_gradients(const Team& team, Index first, Index n) {
     const bool last = first + n == args_.rows;
-    const double decay = last && decays_in_gradient() ? signed_decay() : 0.0;
     bool finite = true;
     for (size_t l = 0; l < net_.ops.size(); ++l) {
       const OpPlan& op = net_.ops[l];
       if (!op.trains()) continue;
+      const bool decays = last && (decays_in_gradient() || op.is_parametrized());
       const WeightGradientArgs<T> args = {table_,
                                           team,
                                           params_,
@@ -468,18 +487,19 @@ class Pass {
                                           block_rows_,
                                           ws_.scratch(team.rank()),
                                           by_batch_,
-                                          decay,
+                                          decays ? signed_decay() : 0.0,
                                           sparse_of(op, first),
                                           bfloat16_};
       const bool mine_finite =
           visit(op.kind, [&](auto kind) { return kind.weight_gradients(args, op); });
       finite = finite && mine_finite;
     }
-    if (!finite) finite_.store(false, std::memory_order_relaxed);
+    if (!finite) note_not_finite();
   }
 
   const NetworkPlan& net_;
-  const T* params_;
+  const T* given_;             // parameters
+  const T* params_ = nullptr;  // as ops read them
   Workspace<T>& ws_;
   const PassArgs<T>& args_;
   const KernelTable<T>& table_;

@@ -163,8 +163,9 @@ void update_parameters(const Team& team, const NetworkPlan& net,
     team.barrier();
   }
   const auto kind_of = [&](Index begin, const OpPlan& op, bool frozen, bool is_weight) {
+    // The gradient of a parametrised weight contains the penalty already.
     return update_kind(optimizer, begin, op.is_dense() && is_weight, frozen,
-                       decay != 0.0);
+                       decay != 0.0 && !op.is_parametrized());
   };
   each_run(net, kind_of, [&](Range run, UpdateKind kind) {
     const Index begin = std::max(run.begin, mine.begin);

@@ -28,6 +28,7 @@ void Workspace<T>::prepare(const NetworkPlan& net, Index n_rows, Index batch_row
     target = arena.take(n_rows * net.n_out);
     row_loss = arena.take(batch_rows);
     row_scale = arena.take(batch_rows);
+    effective = arena.take(EffectiveParams<T>::memory_size(net));
     std::vector<bool> has_gradient(net.ops.size(), false);
     for (size_t l = net.ops.size(); l-- > 0;) {
       const OpPlan& op = net.ops[l];

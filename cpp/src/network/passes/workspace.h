@@ -25,6 +25,7 @@ class Workspace {
   int64_t* labels = nullptr;  // gathered labels (rows)
   T* row_loss = nullptr;      // (batch_rows)
   T* row_scale = nullptr;     // (batch_rows)
+  T* effective = nullptr;     // memory of EffectiveParams
   Scratch<T> scratch(int rank) const {
     T* const left = scratch_ + rank * (left_size_ + right_size_);
     return {left, left + left_size_};

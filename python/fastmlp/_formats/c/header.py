@@ -167,7 +167,7 @@ class Header:
         yield "};\n"
 
     def _arrays(self) -> Iterator[tuple[str, Array]]:
-        params, buffers = self.mlp.params, self.mlp.buffers
+        params, buffers = self.mlp._effective(), self.mlp.buffers
         for i, node in enumerate(self.writer.nodes):
             if node.weight is not None:
                 yield f"w{i}", params[node.weight]

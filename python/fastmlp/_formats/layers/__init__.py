@@ -18,7 +18,13 @@ from ._noise import (
     GaussianDropoutForm,
     GaussianNoiseForm,
 )
-from ._norms import BatchNormForm, LayerNormForm, RMSNormForm, StandardiseForm
+from ._norms import (
+    BatchNormForm,
+    GroupNormForm,
+    LayerNormForm,
+    RMSNormForm,
+    StandardiseForm,
+)
 from ._norms import standardise_statistics as standardise_statistics
 from ._units import GLUForm, PReLUForm, ScaleForm
 
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
 
 _FORMS = (
     *(DropoutForm, AlphaDropoutForm, GaussianNoiseForm, GaussianDropoutForm),
-    *(LayerNormForm, RMSNormForm, BatchNormForm, PReLUForm),
+    *(LayerNormForm, RMSNormForm, GroupNormForm, BatchNormForm, PReLUForm),
     *(GLUForm, ScaleForm, StandardiseForm, ColumnsForm, EmbeddingForm, PeriodicForm),
     PiecewiseLinearForm,
 )

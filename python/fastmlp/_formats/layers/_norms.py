@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...layers import BatchNorm, LayerNorm, RMSNorm, Standardise
+from ...layers import BatchNorm, GroupNorm, LayerNorm, RMSNorm, Standardise
 from ._base import LayerForm, columns_scaled
 
 if TYPE_CHECKING:
@@ -22,13 +22,18 @@ if TYPE_CHECKING:
 
 
 class _RowNormForm(LayerForm):
-    """A normalisation of rows."""
+    """A normalisation of rows or of groups of a row."""
 
     # Names of two C functions. The first computes the value. The second multiplies the
     # derivatives of a row, [element][direction], by the Jacobian of the normalisation.
     # The Jacobian is symmetric, so the same function serves tangents and cotangents.
     c_forward: ClassVar[str]
     c_slope: ClassVar[str]
+
+    @staticmethod
+    def groups(layer: Any) -> int:
+        """Return the number of groups into which a row is divided."""
+        return 1
 
     @classmethod
     def to_torch(
@@ -38,35 +43,37 @@ class _RowNormForm(LayerForm):
         affine, kind = layer.affine, getattr(nn, str(cls.torch))
         return empty(kind, width, eps=layer.eps, elementwise_affine=affine)
 
-    @staticmethod
-    def c_memory(i: int, node: Node) -> dict[str, int | None]:
+    @classmethod
+    def c_memory(cls, i: int, node: Node) -> dict[str, int | None]:
         """Return sizes of C variables that the Jacobian needs (None for scalars)."""
-        return {f"factor{i}": None, f"hat{i}": node.n_out}
+        groups = cls.groups(node.layer)
+        return {f"factor{i}": None if groups == 1 else groups, f"hat{i}": node.n_out}
 
     @classmethod
     def c_value(
         cls, writer: Writer, i: int, node: Node, to: str, x: str, keeps: bool
     ) -> tuple[list[str], str]:
         """Return lines that compute the value of node i from ``x``."""
-        scale, shift = writer.parameters(i, node)
+        own = _Group(node, cls.groups(node.layer))
+        scale, shift = map(own.part, writer.parameters(i, node))
         eps = writer.literal(node.layer.eps)
-        hat, factor = (f"hat{i}", f"factor{i} = ") if keeps else ("0", "")
-        call = writer.call(
-            cls.c_forward, to, hat, x, scale, shift, eps, str(node.n_out)
-        )
-        return [f"  {factor}{call};"], ""
+        hat, factor = "0", ""
+        if keeps:
+            hat, factor = own.part(f"hat{i}"), f"{own.element(f'factor{i}')} = "
+        arguments = own.part(to), hat, own.part(x), scale, shift, eps, own.size
+        call = writer.call(cls.c_forward, *arguments)
+        return own.each(f"{factor}{call};"), ""
 
     @classmethod
     def c_tangent(
         cls, writer: Writer, i: int, node: Node, to: str, x: str
     ) -> list[str]:
         """Return lines that map input tangents ``x`` to output tangents ``to``."""
-        n = str(node.n_out)
-        arguments = to, x, f"hat{i}", f"factor{i}", "0", n, "0"
-        lines = [f"  {writer.call(cls.c_slope, *arguments)};"]
+        lines = cls._c_slope(writer, i, node, to, x, "0", 0)
         scale = writer.parameters(i, node)[0]
         if scale != "0":
-            lines.append(f"  {writer.call('times_slope', to, scale, n)};")
+            call = writer.call("times_slope", to, scale, str(node.n_out))
+            lines.append(f"  {call};")
         return lines
 
     @classmethod
@@ -75,8 +82,25 @@ class _RowNormForm(LayerForm):
     ) -> list[str]:
         """Return lines that map output cotangents to input cotangents."""
         scale = writer.parameters(i, node)[0]
-        arguments = to, own, f"hat{i}", f"factor{i}", scale, str(node.n_out), str(add)
-        return [f"  {writer.call(cls.c_slope, *arguments)};"]
+        return cls._c_slope(writer, i, node, to, own, scale, add)
+
+    @classmethod
+    def _c_slope(
+        cls,
+        writer: Writer,
+        i: int,
+        node: Node,
+        to: str,
+        given: str,
+        scale: str,
+        add: int,
+    ) -> list[str]:
+        own = _Group(node, cls.groups(node.layer))
+        arguments = (
+            *(own.part(to, " * @D"), own.part(given, " * @D"), own.part(f"hat{i}")),
+            *(own.element(f"factor{i}"), own.part(scale), own.size, str(add)),
+        )
+        return own.each(f"{writer.call(cls.c_slope, *arguments)};")
 
 
 class LayerNormForm(_RowNormForm):
@@ -166,10 +190,7 @@ static inline void @norm_slope(T *to, const T *from, const T *hat, T factor,
 
         # The epsilon of ONNX's operator is always float32; elementary nodes can use a
         # float64.
-        x = graph.node("Sub", x, graph.row_means(x, step.n_out))
-        variance = graph.row_means(graph.node("Mul", x, x), step.n_out)
-        deviation = graph.node("Sqrt", graph.node("Add", variance, eps))
-        scaled = graph.node("Mul", graph.node("Div", x, deviation), weight)
+        scaled = graph.node("Mul", _normalised(graph, x, step.n_out, eps), weight)
         return graph.node("Add", scaled, bias)
 
 
@@ -251,6 +272,58 @@ static inline void @rms_slope(T *to, const T *from, const T *hat, T factor,
         root = graph.node("Sqrt", graph.node("Add", square, step.layer.eps))
         weight = graph.array(f"{step.name}.weight", scale)
         return graph.node("Mul", graph.node("Div", x, root), weight)
+
+
+class GroupNormForm(_RowNormForm):
+    """`GroupNorm`."""
+
+    layer = GroupNorm
+    torch = "GroupNorm"
+    keras = "GroupNormalization"
+    c_forward = LayerNormForm.c_forward
+    c_slope = LayerNormForm.c_slope
+
+    @staticmethod
+    def groups(layer: Any) -> int:
+        """Return the number of groups into which a row is divided."""
+        return int(layer.groups)
+
+    @classmethod
+    def to_torch(
+        cls, layer: Any, width: int, nn: Any, empty: Callable[..., Any]
+    ) -> Any:
+        """Return a PyTorch module for an input of width ``width``."""
+        return empty(nn.GroupNorm, layer.groups, width, layer.eps, layer.affine)
+
+    @staticmethod
+    def from_torch(what: str, module: Any, reader: ModuleReader) -> None:
+        """Convert a PyTorch module to a layer, and add it to the reader's builder."""
+        arrays = reader.arrays(what, module, "weight", "bias")
+        _check_both_or_none(what, arrays)
+        reader.builder.fit(what, module.num_channels)
+        eps = _torch_eps(what, module)
+        layer = GroupNorm(module.num_groups, eps, affine=bool(arrays))
+        reader.builder.norm(what, layer, arrays)
+
+    @staticmethod
+    def from_keras(layer: Any, reader: Reader) -> Item:
+        """Convert a Keras layer; return fastmlp's layer with its arrays."""
+        reader.check_axis(layer)
+        both = _keras_scale_and_shift(layer, reader)
+        eps = _keras_eps(layer, reader)
+        return reader.item(GroupNorm(layer.groups, eps, bool(both)), both)
+
+    @staticmethod
+    def to_onnx(graph: Graph, mlp: Model, step: Step, x: str) -> str:
+        """Add the layer's nodes, with input ``x``; return the name of the output."""
+        # GroupNormalization of ONNX takes a scale for each group before version 21.
+        n, groups = step.n_out, step.layer.groups
+        scale, shift = _scale_and_shift(mlp, step)
+        x = graph.reshaped(x, groups, n // groups)
+        x = _normalised(graph, x, n // groups, step.layer.eps)
+        x = graph.reshaped(x, n)
+        scaled = graph.node("Mul", x, graph.array(f"{step.name}.weight", scale))
+        return graph.node("Add", scaled, graph.array(f"{step.name}.bias", shift))
 
 
 class _ColumnForm(LayerForm):
@@ -427,6 +500,42 @@ def standardise_statistics(mean: Array, std: Array) -> tuple[Array, Array] | Non
     if not (np.isfinite(mean) & np.isfinite(var) & exact & (std > 0)).all():
         return None
     return mean, var
+
+
+class _Group:
+    """C code for the group ``g`` of a row; without a loop if there is one group."""
+
+    def __init__(self, node: Node, count: int) -> None:
+        self._count = count
+        self._size = node.n_out // count
+        self.size = str(self._size)
+
+    def part(self, array: str, unit: str = "") -> str:
+        """Return the address of the group's elements in an array, or "0" for "0".
+
+        ``unit`` is a factor for arrays with several numbers per element.
+        """
+        whole = self._count == 1 or array == "0"
+        return array if whole else f"{array} + g * {self._size}{unit}"
+
+    def element(self, array: str) -> str:
+        """Return the group's element of an array with one element for each group."""
+        return array if self._count == 1 else f"{array}[g]"
+
+    def each(self, line: str) -> list[str]:
+        """Return the lines that run ``line`` for each group."""
+        if self._count == 1:
+            return [f"  {line}"]
+        head = f"  for (size_t g = 0; g < {self._count}; ++g) {{"
+        return [head, f"    {line}", "  }"]
+
+
+def _normalised(graph: Graph, x: str, n: int, eps: float) -> str:
+    """Add nodes that normalise along the last axis, of length n; return the name."""
+    x = graph.node("Sub", x, graph.row_means(x, n))
+    variance = graph.row_means(graph.node("Mul", x, x), n)
+    deviation = graph.node("Sqrt", graph.node("Add", variance, eps))
+    return graph.node("Div", x, deviation)
 
 
 def _scale_and_shift(mlp: Model, step: Step) -> tuple[Array, Array]:
