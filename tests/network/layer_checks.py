@@ -74,7 +74,9 @@ def check_torch(mlp: fm.MLP, m: int, hessian: bool = False) -> None:
     dense = tuple(f"{n}." for n, m in module.named_modules() if isinstance(m, linear))
     wanted = np.concatenate(
         [
-            (p.grad.T if name.startswith(dense) else p.grad).numpy().ravel()
+            (p.grad.T if p.ndim == 2 and name.startswith(dense) else p.grad)
+            .numpy()
+            .ravel()
             for name, p in module.named_parameters()
         ]
     )
