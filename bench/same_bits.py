@@ -5,8 +5,10 @@
 The first column hashes the parameters of a plain network after 200 steps; the second
 hashes parameters, running statistics, moving average and losses of a network with all
 kinds of layers after three epochs of fit, with dropout, a schedule, clipping, decay and
-class weights. Within a compute_dtype each column must hold a single value; otherwise
-the exit code is 1.
+class weights; the third does so for layers with branches, encodings and computed
+weights, and for one network after some steps of each of the less common optimisers,
+with a different loss each. Within a compute_dtype each column must hold a single value;
+otherwise the exit code is 1.
 """
 
 from __future__ import annotations
@@ -81,6 +83,84 @@ def mixed_hash(dtype: str, compute_dtype: str) -> str:
     return hashlib.sha256(b"".join(a.tobytes() for a in parts)).hexdigest()
 
 
+def branched_hash(dtype: str, compute_dtype: str) -> str:
+    """Hash the results of a fit with encodings, branches and computed weights."""
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((MIXED_ROWS, 12)).astype(dtype)
+    x[:, 3] = rng.integers(0, 9, MIXED_ROWS)
+    y = rng.integers(0, WIDTHS[-1], MIXED_ROWS)
+    rates = fm.schedules.Cosine(0.3, 10)
+    branches = [
+        [fm.Columns(range(3)), fm.PiecewiseLinear(7)],
+        [fm.Columns([3]), fm.Embedding(9, 5)],
+        [fm.Columns(range(4, 12)), fm.Standardise(), fm.Periodic(3)],
+    ]
+    spectral = fm.Dense(64, "tanh", parametrization="spectral_norm")
+    mlp = fm.MLP(
+        [
+            *(12, fm.Parallel(branches), fm.Scale(), fm.AlphaDropout(rates)),
+            *(fm.Dense(96, "identity", parametrization="weight_norm"), fm.GroupNorm(8)),
+            *(fm.GLU("silu"), fm.Concat([spectral, fm.GaussianNoise(0.1)]), 40),
+            *(fm.PReLU(), fm.GaussianDropout(0.2), WIDTHS[-1]),
+        ],
+        activation=fm.Activation("softplus", beta=2.0),
+        dtype=dtype,
+        compute_dtype=compute_dtype,
+        init="he_uniform",
+        seed=0,
+    )
+    # NumPy draws normal numbers with functions of the C library.
+    for name, view in mlp.named_parameters().items():
+        if name.startswith("0.branches"):
+            view[:] = np.linspace(-1, 1, view.size).reshape(view.shape)
+    mlp.adapt(x)
+    mlp.freeze("0.branches.1.*")
+    history = mlp.fit(
+        x,
+        y,
+        loss=fm.Focal(),
+        optimizer=fm.Muon(0.01, groups=[{"params": "*.bias", "weight_decay": 0.0}]),
+        epochs=3,
+        batch_size=MIXED_ROWS // 4 + 1,
+        seed=3,
+        progress=False,
+    )
+    parts = [mlp.params, mlp.buffers, np.array(history.loss), mlp(x), *steps(dtype)]
+    return hashlib.sha256(b"".join(a.tobytes() for a in parts)).hexdigest()
+
+
+def steps(dtype: str) -> list[np.ndarray]:
+    """Return the parameters of networks after 20 steps of less common optimisers."""
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((ROWS, 20)).astype(dtype)
+    y = np.abs(rng.standard_normal((ROWS, 6))).astype(dtype) + 1
+    pairs = [
+        (fm.NAdam(0.01), fm.SmoothL1(0.5)),
+        (fm.RAdam(0.01, accumulate=2), fm.LogCosh()),
+        (fm.Adadelta(), fm.Quantile([0.05, 0.2, 0.4, 0.6, 0.8, 0.95])),
+        (fm.Rprop(0.001), fm.StudentTNLL()),
+        (fm.ASGD(0.01), fm.Expectile()),
+        (fm.Lion(0.001), fm.MSE(mask="nan")),
+        (fm.AdaBelief(0.01), fm.Gamma()),
+        (fm.ScheduleFreeSGD(0.01), fm.Huber()),
+        (fm.ScheduleFreeAdamW(0.01), fm.Tweedie()),
+        (fm.Prodigy(d0=1e-3), fm.PseudoHuber()),
+    ]
+    found = []
+    for optimizer, loss in pairs:
+        halves = 12 if isinstance(loss, fm.StudentTNLL) else 6
+        targets = y.copy()
+        if isinstance(loss, fm.MSE):
+            targets[::3] = np.nan
+        if isinstance(loss, fm.Quantile):
+            targets = y[:, :1]
+        mlp = fm.MLP([20, 50, halves], activation="mish", dtype=dtype, seed=1)
+        for _ in range(20):
+            mlp.train_step(x, targets, loss, optimizer)
+        found.append(mlp.params)
+    return found
+
+
 def main() -> int:
     """Print the table; return the exit code."""
     different = False
@@ -93,6 +173,7 @@ def main() -> int:
                     digests = (
                         trained_hash(dtype, compute_dtype),
                         mixed_hash(dtype, compute_dtype),
+                        branched_hash(dtype, compute_dtype),
                     )
                 hashes.add(digests)
                 shown = "  ".join(digests)
