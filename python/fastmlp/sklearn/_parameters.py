@@ -40,7 +40,7 @@ _SCHEDULES = ("constant", "invscaling", "adaptive")
 _NORMS: dict[str, Any] = {
     kind.kind.removesuffix("_norm"): kind
     for kind in LAYERS.values()
-    if issubclass(kind, Normalization)
+    if issubclass(kind, Normalization) and not kind._leading
 }
 
 
